@@ -1,0 +1,27 @@
+#!/bin/sh
+# The lab's package repositories, served to the log server as /srv/apt (a folder, not an image):
+#   debian/   the Debian packages that the roles install (packages.txt), with all they depend on
+#   elastic/  what Elastic's repository holds, signed, in its layout (elastic.sh)
+set -eu
+. ./lib.sh
+
+apt=$WRTFLOW_CACHE/apt
+mkdir -p "$apt/debian"
+rm -f "$apt/.sum"
+
+# A container of the log server's own image works out what is missing there.
+say "downloading Debian packages"
+docker run --rm --volume "$PWD/apt/packages.txt:/packages.txt:ro" --volume "$apt/debian:/out" \
+    wrtflow-lab/debian sh -c '
+        set -e
+        rm -r /etc/apt/sources.list.d
+        cp -r /lab/mirror.d /etc/apt/sources.list.d
+        apt-get update -qq
+        apt-get install -y -qq --download-only --no-install-recommends $(sed "s/#.*//" /packages.txt) >/dev/null
+        rm -f /out/*.deb
+        cp /var/cache/apt/archives/*.deb /out/'
+(cd "$apt/debian" && apt-ftparchive packages . >Packages && apt-ftparchive release . >Release.new && mv Release.new Release)
+
+# shellcheck source=/dev/null
+. ./apt/elastic.sh
+echo "$SUM" >"$apt/.sum"

@@ -1,0 +1,3 @@
+# Sourced by build.sh: fills $apt/elastic.
+# shellcheck shell=sh
+mkdir -p "$apt/elastic"

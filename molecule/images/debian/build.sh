@@ -1,0 +1,27 @@
+#!/bin/sh
+# The log server: Debian 13 with systemd, as a netinst leaves it: what Ansible needs and nothing of wrtflow.
+# Its packages come from the lab's own repository; the mirror's address is kept in /lab/mirror.d for filling that.
+set -eu
+. ./lib.sh
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+if [ "$WRTFLOW_LAB" = vendor ]; then
+    cat >"$work/Dockerfile" <<-END
+	FROM debian:13
+	RUN apt-get update && apt-get install -y --no-install-recommends \
+	    ca-certificates curl iproute2 iputils-ping nftables python3 python3-apt systemd systemd-sysv dbus
+	RUN mkdir -p /lab && mv /etc/apt/sources.list.d /lab/mirror.d && mkdir /etc/apt/sources.list.d
+	COPY overlay/ /
+	LABEL wrtflow.sum=$SUM
+	END
+    cp -r debian/overlay "$work/"
+    docker build --quiet --tag "$IMAGE" "$work" >/dev/null
+else
+    debian_rootfs "$work/root.tar" \
+        ca-certificates,curl,iproute2,iputils-ping,nftables,python3,python3-apt,systemd,systemd-sysv,dbus \
+        --customize-hook='mkdir -p "$1/lab/mirror.d" && mv "$1/etc/apt/sources.list" "$1/lab/mirror.d/debian.list"' \
+        --customize-hook='copy-in debian/overlay/. /'
+    import_image "$work/root.tar"
+fi

@@ -1,0 +1,79 @@
+# Shared by the image builds (sourced, POSIX sh). See build.sh for the environment of a build.
+# shellcheck shell=sh
+
+export WRTFLOW_CACHE="${WRTFLOW_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/wrtflow}"
+mkdir -p "$WRTFLOW_CACHE"
+
+say() { printf 'image: %s\n' "$*" >&2; }
+die() { say "$*"; exit 1; }
+
+# Registries fail for minutes at a time: three tries, then the client's own words.
+retry() {
+    for pause in 10 30 0; do
+        "$@" && return 0
+        [ "$pause" -eq 0 ] || { say "failed, trying again in $pause s: $*"; sleep "$pause"; }
+    done
+    return 1
+}
+
+# lab_way: prints vendor where OpenWrt's and Elastic's servers are reached, else registry. WRTFLOW_LAB forces one.
+lab_way() {
+    case ${WRTFLOW_LAB:-} in
+    vendor | registry) echo "$WRTFLOW_LAB"; return ;;
+    '') ;;
+    *) die "WRTFLOW_LAB is '$WRTFLOW_LAB': it takes vendor or registry" ;;
+    esac
+    for url in https://downloads.openwrt.org/ https://artifacts.elastic.co/GPG-KEY-elasticsearch; do
+        curl --silent --fail --head --location --max-time 5 --output /dev/null "$url" || { echo registry; return; }
+    done
+    echo vendor
+}
+
+# sources_sum NAME: the digest of all that NAME is made of: its folder, the folders it names in NAME/uses
+# (paths from molecule/, one a line), and the way.
+sources_sum() {
+    {
+        echo "$WRTFLOW_LAB"
+        for path in "images/$1" images/lib.sh $(cat "$1/uses" 2>/dev/null); do
+            find "../$path" -type f ! -name '*.pyc' ! -name '*.md' | LC_ALL=C sort | while read -r file; do
+                printf '%s ' "$file"
+                cksum <"$file"
+            done
+        done
+    } | sha256sum | cut -c1-16
+}
+
+# built_sum NAME: the digest that the present image or folder was built from, empty where there is none.
+built_sum() {
+    if [ "$1" = apt ]; then
+        cat "$WRTFLOW_CACHE/apt/.sum" 2>/dev/null || true
+    else
+        docker image inspect --format '{{ index .Config.Labels "wrtflow.sum" }}' "wrtflow-lab/$1" 2>/dev/null || true
+    fi
+}
+
+# build_image NAME: builds it unless what is there was made from the same sources.
+build_image() {
+    [ -x "$1/build.sh" ] || die "no image is called '$1': there are $(echo */build.sh | sed 's,/build.sh,,g')"
+    WRTFLOW_LAB=$(lab_way)
+    export WRTFLOW_LAB
+    for need in $(cat "$1/needs" 2>/dev/null); do build_image "$need"; done
+    SUM=$(sources_sum "$1")
+    [ "$(built_sum "$1")" = "$SUM" ] && return 0
+    say "building $1 ($WRTFLOW_LAB)"
+    IMAGE="wrtflow-lab/$1" SUM="$SUM" "./$1/build.sh" || die "building $1 failed"
+    [ "$(built_sum "$1")" = "$SUM" ] || die "$1/build.sh ended well but made no $1 of these sources"
+    echo "$1: built"
+}
+
+# debian_rootfs TAR PACKAGES [mmdebstrap options]: a Debian 13 root file system with these packages.
+debian_rootfs() {
+    tar=$1 packages=$2
+    shift 2
+    retry mmdebstrap --quiet --variant=minbase --include="$packages" "$@" trixie "$tar"
+}
+
+# import_image TAR: makes $IMAGE of a root file system.
+import_image() {
+    docker import --change "LABEL wrtflow.sum=$SUM" "$1" "$IMAGE" >/dev/null
+}
