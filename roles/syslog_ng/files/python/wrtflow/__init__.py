@@ -1,0 +1,1 @@
+"""wrtflow: what the collector does with a router's lines beyond syslog-ng's own parsers."""
