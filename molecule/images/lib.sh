@@ -57,7 +57,9 @@ build_image() {
     [ -x "$1/build.sh" ] || die "no image is called '$1': there are $(echo */build.sh | sed 's,/build.sh,,g')"
     WRTFLOW_LAB=$(lab_way)
     export WRTFLOW_LAB
-    for need in $(cat "$1/needs" 2>/dev/null); do build_image "$need"; done
+    if [ -e "$1/needs" ]; then
+        while read -r need; do build_image "$need"; done <"$1/needs"
+    fi
     SUM=$(sources_sum "$1")
     [ "$(built_sum "$1")" = "$SUM" ] && return 0
     say "building $1 ($WRTFLOW_LAB)"

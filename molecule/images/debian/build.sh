@@ -19,6 +19,7 @@ if [ "$WRTFLOW_LAB" = vendor ]; then
     cp -r debian/overlay "$work/"
     docker build --quiet --tag "$IMAGE" "$work" >/dev/null
 else
+    # shellcheck disable=SC2016 # $1 is mmdebstrap's: the new root
     debian_rootfs "$work/root.tar" \
         ca-certificates,curl,iproute2,iputils-ping,nftables,python3,python3-apt,systemd,systemd-sysv,dbus \
         --customize-hook='mkdir -p "$1/lab/mirror.d" && mv "$1/etc/apt/sources.list" "$1/lab/mirror.d/debian.list"' \

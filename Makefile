@@ -1,0 +1,61 @@
+# wrtflow: every command installs what it needs. `make help` lists them.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+# The project's own Python environment comes first.
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PYTHONDONTWRITEBYTECODE := 1
+
+# The scenarios of `make test`, in the order of the chain, and the long ones of `make test-all`.
+SCENARIOS ?= router collector geolite storage dashboards default
+LONG_SCENARIOS ?=
+
+SH_FILES = $(shell git ls-files | xargs grep -lE '^\#!/bin/sh|^\# shellcheck shell=' 2>/dev/null | grep -vE '\.(j2|md)$$|^Makefile$$')
+
+.PHONY: help
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+.PHONY: demo
+demo: lab-up ## build the lab, deploy wrtflow in it, send traffic and print who talks to whom
+	@tools/lab-env python tools/demo.py
+
+.PHONY: replay
+replay: ## LOG=file [TRANSPORT=tcp|udp] [SENDER=name]: print the flow documents of a router's log lines
+	@test -n "$(LOG)" || { echo "usage: make replay LOG=file [TRANSPORT=tcp|udp] [SENDER=name]" >&2; exit 2; }
+	@test -r "$(LOG)" || { echo "replay: cannot read '$(LOG)'" >&2; exit 2; }
+	@$(MAKE) --no-print-directory lab-up >&2
+	@tools/lab-env python tools/replay.py --transport "$(or $(TRANSPORT),tcp)" $(if $(SENDER),--sender "$(SENDER)") "$(LOG)"
+
+.PHONY: check
+check: ## linters and unit tests, no containers
+	@tools/setup.sh venv
+	yamllint --strict .
+	ansible-lint --offline --strict
+	ruff check .
+	ruff format --check .
+	mypy
+	shellcheck $(SH_FILES)
+	pytest --quiet
+
+.PHONY: test
+test: check lab-setup ## check, then every role's scenario and the whole chain in containers
+	@tools/lab-env tools/scenarios $(SCENARIOS)
+
+.PHONY: test-all
+test-all: test ## test, and the scenarios that take long
+	@tools/lab-env tools/scenarios $(LONG_SCENARIOS)
+
+.PHONY: down
+down: ## remove the lab's containers and networks
+	@tools/lab-env molecule reset --scenario-name default >/dev/null 2>&1 || true
+	@tools/lab-env ansible-playbook -i localhost, molecule/destroy.yml
+
+.PHONY: lab-setup
+lab-setup:
+	@tools/setup.sh lab
+
+.PHONY: lab-up
+lab-up: lab-setup
+	@tools/lab-env tools/lab-up

@@ -1,0 +1,279 @@
+"""The running lab, for the report, the replay and the tests: its containers, its traffic, its Elasticsearch.
+
+Everything that counts comes from the real thing: byte and packet counts from the router kernel's own conntrack
+events, documents from Elasticsearch over TLS with the read-only key.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import docker
+import requests
+
+PROJECT = Path(__file__).resolve().parent.parent
+SECRETS = PROJECT / "inventory/lab/secrets"
+ELASTICSEARCH = "https://10.77.0.10:9200"
+KIBANA = "https://10.77.0.10:5601"
+
+LAPTOP, CAMERA = "10.77.0.20", "10.77.0.21"
+LAPTOP6 = "fd77:0:0:1::20"
+
+#: What the demo and the tests of the whole chain send; the last one stays open and must not show up.
+TRAFFIC: list[dict[str, Any]] = [
+    {"device": LAPTOP, "transport": "tcp", "family": 4, "site": "www.photoprint.example", "port": 443,
+     "up": 2_000_000, "down": 2_000},
+    {"device": LAPTOP, "transport": "tcp", "family": 6, "site": "www.photoprint.example", "port": 443,
+     "up": 500_000, "down": 900},
+    {"device": LAPTOP, "transport": "tcp", "family": 4, "site": "news.example", "port": 80, "down": 300_000},
+    {"device": LAPTOP, "transport": "tcp", "family": 6, "site": "news.example", "port": 443, "down": 700_000},
+    {"device": CAMERA, "transport": "tcp", "family": 4, "site": "telemetry.gadget.example", "port": 8080,
+     "up": 20_000},
+    {"device": CAMERA, "transport": "udp", "family": 4, "site": "telemetry.gadget.example", "port": 5000,
+     "up": 6_000},
+    {"device": LAPTOP, "transport": "udp", "family": 4, "site": "ntp.example", "port": 123, "up": 48},
+    {"device": LAPTOP, "transport": "tcp", "family": 4, "site": "198.18.5.80", "port": 80, "down": 40_000},
+    {"device": LAPTOP, "transport": "icmp", "family": 4, "site": "198.18.3.80", "port": None},
+    {"device": LAPTOP, "transport": "icmp", "family": 6, "site": "fd77:0:0:2:3::80", "port": None},
+    {"device": LAPTOP, "transport": "tcp", "family": 4, "site": "www.photoprint.example", "port": 8080,
+     "hold": 3600},
+]  # fmt: skip
+
+#: What the lab's databases and zone say of an address (network, country, city, AS): design of the lab, not of wrtflow.
+PLACES: list[tuple[str, str, str | None, int | None]] = [
+    ("198.18.1.0/24", "DE", "Frankfurt am Main", 64501),
+    ("198.18.2.0/24", "CN", "Shenzhen", 64502),
+    ("198.18.3.0/24", "US", "Ashburn", 64503),
+    ("198.18.4.0/24", "HU", "Budapest", 64504),
+    ("198.18.5.0/24", "BR", None, None),
+    ("fd77:0:0:2:1::/80", "DE", "Frankfurt am Main", 64501),
+    ("fd77:0:0:2:2::/80", "CN", "Shenzhen", 64502),
+    ("fd77:0:0:2:3::/80", "US", "Ashburn", 64503),
+]
+
+
+class LabError(Exception):
+    """The lab is not up, or does not do what it should: the message says what to do."""
+
+
+def place_of(address: str) -> tuple[str | None, str | None, int | None]:
+    """Return (country, city, AS number) that the lab's databases hold for an address, None for each unknown part."""
+    ip = ipaddress.ip_address(address)
+    for network, country, city, asn in PLACES:
+        if ip in ipaddress.ip_network(network):
+            return country, city, asn
+    return None, None, None
+
+
+def wait_for(what: str, condition: Callable[[], Any], seconds: float, every: float = 0.2) -> Any:
+    """Return the condition's first true value; raise LabError naming `what` after so many seconds."""
+    end = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise LabError(f"waited {seconds:.0f} s in vain for {what}")
+        time.sleep(every)
+
+
+# --- containers -------------------------------------------------------------------------------------------------
+
+
+def container(host: str) -> Any:
+    """Return the Docker container of a lab host; LabError where it does not run."""
+    try:
+        found = docker.from_env().containers.get(f"wrtflow-{host}")
+    except docker.errors.NotFound:
+        raise LabError(f"the lab's {host} does not run: `make demo` starts it") from None
+    if found.status != "running":
+        raise LabError(f"the lab's {host} is {found.status}: `make down`, then `make demo`")
+    return found
+
+
+def run(host: str, *command: str, stdin: str | None = None) -> str:
+    """Run a command on a lab host and return its standard output; LabError with both outputs where it fails."""
+    if stdin is not None:
+        command = ("sh", "-c", 'printf %s "$1" | { shift; "$@"; }', "sh", stdin, *command)
+    code, (out, err) = container(host).exec_run(list(command), demux=True)
+    if code != 0:
+        raise LabError(
+            f"{host}: {' '.join(command[-3:])} ended with {code}:\n{(out or b'').decode()}{(err or b'').decode()}"
+        )
+    return (out or b"").decode()
+
+
+# --- Elasticsearch ----------------------------------------------------------------------------------------------
+
+
+def secret(name: str) -> str:
+    """Return one of the deployment's secrets (inventory/lab/secrets)."""
+    try:
+        return (SECRETS / name).read_text().strip()
+    except FileNotFoundError:
+        raise LabError(f"{SECRETS / name} is missing: `make demo` makes it") from None
+
+
+def elasticsearch(method: str, path: str, body: Any = None, *, user: str = "reader") -> dict[str, Any]:
+    """Send one request to the lab's Elasticsearch, by default with the read-only key, and return its answer.
+
+    user is "reader" or "elastic". A list as body is sent as NDJSON. LabError for anything but a 2xx or 404 answer.
+    """
+    headers, auth = {}, None
+    if user == "elastic":
+        auth = ("elastic", secret("elastic.password"))
+    else:
+        headers["Authorization"] = f"ApiKey {secret(f'{user}.api-key')}"
+    if isinstance(body, list):
+        headers["Content-Type"] = "application/x-ndjson"
+        data = "".join(json.dumps(line) + "\n" for line in body)
+    else:
+        headers["Content-Type"] = "application/json"
+        data = json.dumps(body) if body is not None else None
+    answer = requests.request(
+        method, ELASTICSEARCH + path, data=data, headers=headers, auth=auth,
+        verify=str(SECRETS / "elasticsearch-ca.crt"), timeout=30,
+    )  # fmt: skip
+    if not answer.ok and answer.status_code != requests.codes.not_found:
+        raise LabError(f"Elasticsearch answered {answer.status_code} to {method} {path}: {answer.text[:500]}")
+    return answer.json()
+
+
+def search(query: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """Search all flow indices; keyword arguments are more of the request's body (size, aggs, sort …)."""
+    return elasticsearch("POST", "/network-*/_search?ignore_unavailable=true", {"query": query, **more})
+
+
+def documents(query: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the sources of all flow documents that a query finds, at most 10,000."""
+    hits = search(query, size=10_000).get("hits", {}).get("hits", [])
+    return [hit["_source"] for hit in hits]
+
+
+def health() -> str:
+    """Return the collector's own account of itself, for a failure's message: what waits, what was refused, why."""
+    try:
+        return run("logserver", "/usr/local/sbin/wrtflow", "health")
+    except LabError as error:
+        return str(error)
+
+
+# --- conntrack: the truth ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class KernelFlow:
+    """One DESTROY event of the router's kernel."""
+
+    transport: str
+    source: str
+    destination: str
+    source_port: int | None
+    destination_port: int | None
+    source_bytes: int
+    source_packets: int
+    destination_bytes: int
+    destination_packets: int
+    seen: float = field(default_factory=time.time)
+
+    @property
+    def key(self) -> tuple[str, str, int | None, str, int | None]:
+        """What identifies the flow among those of one run."""
+        return self.transport, self.source, self.source_port, self.destination, self.destination_port
+
+
+_EVENT = re.compile(r"\[DESTROY\]\s+(?:ipv[46]\s+\d+\s+)?(?P<transport>\S+)\s+\d+\s+(?P<rest>.*)")
+
+
+def parse_event(line: str) -> KernelFlow | None:
+    """Read one line of `conntrack -E -e DESTROY`; None for anything else. Format: conntrack(8), conntrack-tools 1.4."""
+    match = _EVENT.search(line)
+    if not match:
+        return None
+    both: dict[str, list[str]] = {}
+    for name, value in re.findall(r"(\w+)=(\S+)", match["rest"]):
+        both.setdefault(name, []).append(value)
+    ports = [int(both[name][0]) if name in both else None for name in ("sport", "dport")]
+    address = [str(ipaddress.ip_address(both[name][0])) for name in ("src", "dst")]
+    return KernelFlow(
+        {"icmpv6": "ipv6-icmp"}.get(match["transport"], match["transport"]),
+        *address,
+        *ports,
+        int(both["bytes"][0]),
+        int(both["packets"][0]),
+        int(both["bytes"][1]),
+        int(both["packets"][1]),
+    )
+
+
+class KernelEvents:
+    """A context that collects the router kernel's DESTROY events while it is open."""
+
+    def __init__(self) -> None:
+        """Nothing is listened to before the context is entered."""
+        self.flows: list[KernelFlow] = []
+        self._thread: threading.Thread | None = None
+
+    def __enter__(self) -> KernelEvents:
+        """Start listening and come back once the kernel's socket is open."""
+        api = container("router").client.api
+        # The shell's own number is conntrack's: what was started here is ended by it.
+        script = "echo $$; exec conntrack -E -e DESTROY -o extended -b 4194304"
+        job = api.exec_create("wrtflow-router", ["sh", "-c", script])["Id"]
+        stream = api.exec_start(job, stream=True)
+        self._pid = next(stream).split()[0].decode()
+        self._thread = threading.Thread(target=self._read, args=(stream,), daemon=True)
+        self._thread.start()
+        wait_for(
+            "conntrack -E on the router",
+            lambda: (
+                "conntrack" in run("router", "cat", f"/proc/{self._pid}/cmdline")
+                and "socket" in run("router", "sh", "-c", f"ls -l /proc/{self._pid}/fd")
+            ),
+            10,
+        )
+        return self
+
+    def _read(self, stream: Iterator[bytes]) -> None:
+        rest = ""
+        for chunk in stream:
+            *lines, rest = (rest + chunk.decode(errors="replace")).split("\n")
+            self.flows.extend(flow for flow in map(parse_event, lines) if flow)
+
+    def __exit__(self, *_: object) -> None:
+        """Stop listening."""
+        run("router", "kill", self._pid)
+        if self._thread:
+            self._thread.join(5)
+
+    def find(self, made: dict[str, Any]) -> KernelFlow | None:
+        """Return the event of a flow that send_traffic() reported."""
+        return next((flow for flow in self.flows if flow.key == made_key(made)), None)
+
+
+def made_key(made: dict[str, Any]) -> tuple[str, str, int | None, str, int | None]:
+    """Return the key of a flow that send_traffic() reported."""
+    transport = "ipv6-icmp" if (made["transport"], made["family"]) == ("icmp", 6) else made["transport"]
+    address = [str(ipaddress.ip_address(made[name])) for name in ("source", "destination")]
+    return transport, address[0], made["source_port"], address[1], made["port"]
+
+
+def send_traffic(flows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Have the client make these flows; returns them with source, source_port and destination."""
+    return json.loads(run("client", "python3", "/lab/traffic.py", stdin=json.dumps(flows)))
+
+
+def document_key(document: dict[str, Any]) -> tuple[str, str, int | None, str, int | None]:
+    """Return the key of a flow document, as KernelFlow.key."""
+    source, destination = document["source"], document["destination"]
+    return (
+        document["network"]["transport"], source["ip"], source.get("port"), destination["ip"], destination.get("port"),
+    )  # fmt: skip

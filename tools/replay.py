@@ -1,0 +1,151 @@
+"""make replay LOG=file: what wrtflow makes of a router's own log lines.
+
+Sends the lines of a file to the lab's collector as a router's logread does, waits until they are through, and prints
+the resulting flow documents, one JSON object a line, sorted by source.port. Everything else goes to standard error.
+
+Each router in the file gets a name of its own for the time of the replay, so that its documents are told apart from
+the lab's and can be taken out again; the names are put back before anything is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import re
+import secrets
+import sys
+import tarfile
+import time
+from datetime import datetime
+from typing import Any
+
+import lab
+
+COLLECTOR = ("10.77.0.10", 514)
+#: The lab's second router: an address of the client container that the collector listens to.
+SENDER = "10.77.0.30"
+
+#: A router's line on the wire: <PRI>Mmm dd hh:mm:ss HOST rest (RFC 3164, as OpenWrt's logread sends it).
+WIRE = re.compile(
+    rb"^(?P<head>(?:<\d{1,3}>)?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d )(?P<host>\S+)(?P<rest> .*)$", re.DOTALL
+)
+#: The same line as `logread` prints it on the router: no PRI, no host.
+LOGREAD = re.compile(
+    rb"^[A-Z][a-z]{2} (?P<time>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d) \d{4} [a-z0-9]+\.[a-z]+ (?P<rest>\S.*)$",
+    re.DOTALL,
+)
+
+
+class Names:
+    """The names that routers have during one replay, and back."""
+
+    def __init__(self, sender: str | None) -> None:
+        """Sender is the name to give to every router, None to keep the lines' own."""
+        self.token = f"replay-{secrets.token_hex(4)}"
+        self._sender = sender
+        self._given: dict[str, str] = {}
+
+    def give(self, host: str) -> str:
+        """Return the name that a router has during the replay."""
+        host = self._sender or host
+        return self._given.setdefault(host, f"{self.token}-{len(self._given)}")
+
+    def restore(self, document: dict[str, Any]) -> dict[str, Any]:
+        """Return a document with its router's own name."""
+        back = {given: host for host, given in self._given.items()}
+        hostname = document["observer"]["hostname"]
+        document["observer"]["hostname"] = back.get(hostname, hostname)
+        return document
+
+    @property
+    def query(self) -> dict[str, Any]:
+        """The search for all documents of this replay."""
+        return {"prefix": {"observer.hostname": self.token}}
+
+
+def on_the_wire(line: bytes, names: Names) -> bytes:
+    """Return a line as its router would send it; what is neither form of a log line stays as it is."""
+    if match := LOGREAD.match(line):
+        return b"<30>" + match["time"] + b" " + names.give("OpenWrt").encode() + b" " + match["rest"]
+    if match := WIRE.match(line):
+        head = match["head"] if match["head"].startswith(b"<") else b"<30>" + match["head"]
+        host = match["host"].decode("utf-8", "replace")
+        return head + names.give(host).encode() + match["rest"]
+    return line
+
+
+def sentinel(names: Names, number: int) -> tuple[list[bytes], dict[str, Any]]:
+    """Return the lines of a flow that comes after all others, and the search for its document."""
+    now = datetime.now().strftime("%b %e %H:%M:%S")
+    host = f"{names.token}-end{number}"
+    one, other = "192.168.255.1", "192.168.255.2"
+    half = "SRC={} DST={} PROTO=UDP SPT=9 DPT=9 PKTS=1 BYTES=29 "
+    body = f"ORIG: {half.format(one, other)}, REPLY: {half.format(other, one)}"
+    lines = [f"<30>{now} {host} ulogd[1]: [{event}] {body}".encode() for event in ("NEW", "DESTROY")]
+    return lines, {"term": {"observer.hostname": host}}
+
+
+def send(lines: list[bytes], transport: str) -> None:
+    """Send lines to the collector from the lab's second router; LabError where nobody listens."""
+    data = b"\0".join(lines)
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        info = tarfile.TarInfo("replay.lines")
+        info.size = len(data)
+        tar.addfile(info, io.BytesIO(data))
+    lab.container("client").put_archive("/run", buffer.getvalue())
+    collector, port = COLLECTOR
+    lab.run("client", "python3", "/lab/send.py", transport, SENDER, collector, str(port), "/run/replay.lines")
+
+
+def through(names: Names, number: int, transport: str, seconds: float) -> None:
+    """Wait until everything sent so far is searchable."""
+    lines, query = sentinel(names, number)
+    send(lines, transport)
+    lab.wait_for("the end of the replay in Elasticsearch", lambda: lab.documents(query), seconds)
+
+
+def clean_up(names: Names) -> None:
+    """Delete the replay's documents."""
+    everything = {"bool": {"filter": [names.query]}}
+    while hits := lab.search(everything, size=5_000, _source=False)["hits"]["hits"]:
+        actions = [{"delete": {"_index": hit["_index"], "_id": hit["_id"]}} for hit in hits]
+        lab.elasticsearch("POST", "/_bulk?refresh=true", actions, user="elastic")
+
+
+def main() -> int:
+    """Replay one file; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="make replay", description="what wrtflow makes of a router's log lines"
+    )
+    parser.add_argument("log", help="file with syslog lines, as sent on the wire or as printed by logread")
+    parser.add_argument("--transport", choices=["tcp", "udp"], default="tcp")
+    parser.add_argument("--sender", help="the router's name, in place of the one in the lines")
+    parser.add_argument("--wait", type=float, default=60, help="seconds to wait for the end")
+    options = parser.parse_args()
+
+    with open(options.log, "rb") as file:
+        raw = [line.rstrip(b"\r\n") for line in file]
+    names = Names(options.sender)
+    lines = [on_the_wire(line, names) for line in raw if line]
+    print(f"replay: {len(lines)} lines to {COLLECTOR[0]}:{COLLECTOR[1]}/{options.transport}", file=sys.stderr)
+    try:
+        begin = time.monotonic()
+        send(lines, options.transport)
+        through(names, 0, options.transport, options.wait)
+        print(f"replay: through after {time.monotonic() - begin:.1f} s", file=sys.stderr)
+        found = [d for d in lab.documents(names.query) if "-end" not in d["observer"]["hostname"]]
+        for document in sorted(found, key=lambda d: (d["source"].get("port", -1), d["@timestamp"])):
+            print(json.dumps(names.restore(document), sort_keys=True))
+        print(f"replay: {len(found)} flow documents", file=sys.stderr)
+    finally:
+        clean_up(names)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except (lab.LabError, OSError) as error:
+        sys.exit(f"replay: {error}")
