@@ -1,0 +1,56 @@
+"""What every role has in common: its variables are explained, specified and named alike."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROLES = sorted(Path(__file__).parents[2].glob("roles/*"))
+
+
+def load(path: Path) -> dict:
+    return yaml.safe_load(path.read_text()) or {}
+
+
+@pytest.fixture(params=ROLES, ids=lambda role: role.name)
+def role(request) -> Path:
+    return request.param
+
+
+def test_argument_specs_equal_the_defaults(role):
+    defaults = load(role / "defaults/main.yml")
+    options = load(role / "meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+    specified = {
+        name: option.get("default") for name, option in options.items() if not option.get("required")
+    }
+    assert specified == defaults
+
+
+def test_every_option_is_described(role):
+    options = load(role / "meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+    assert [
+        name for name, option in options.items() if not option.get("description") or not option.get("type")
+    ] == []
+
+
+def test_variables_carry_the_role_s_name(role):
+    assert [name for name in load(role / "defaults/main.yml") if not name.startswith(f"{role.name}_")] == []
+    private = role / "vars/main.yml"
+    if private.exists():
+        assert [name for name in load(private) if not name.startswith(f"__{role.name}_")] == []
+
+
+def test_every_default_is_explained(role):
+    lines = (role / "defaults/main.yml").read_text().splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith(f"{role.name}_"):
+            before = lines[:number]
+            while before and before[-1] and not before[-1].startswith("#"):
+                before.pop()
+            assert before, f"{line}: no comment above"
+            assert before[-1].startswith("#"), f"{line}: no comment above"
+
+
+def test_readme_names_every_variable(role):
+    readme = (role / "README.md").read_text()
+    assert [name for name in load(role / "defaults/main.yml") if name not in readme] == []
