@@ -1,0 +1,68 @@
+"""Kibana's saved objects, from readable files to what Kibana's import takes.
+
+A file of the objects' folder holds one object. Kibana wants much of an object as JSON inside a string; in the files
+it stands as plain JSON, and is packed here:
+
+- a value under a name that ends in JSON (panelsJSON, searchSourceJSON …), the names in PACKED, and a Vega spec;
+- {"$file": "name"} stands for the content of that file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+#: What Kibana wants as a string of JSON, besides all that ends in JSON.
+PACKED = {"visState", "spec", "fieldAttrs", "fieldFormatMap", "runtimeFieldMap"}
+
+
+def saved_objects(folder: str, index_prefix: str = "network") -> list[dict[str, Any]]:
+    """Return all objects of a folder (TYPE/NAME.json), made to read the indices of this prefix."""
+    texts = [file.read_text() for file in sorted(Path(folder).glob("*/*.json"))]
+    return [_pack(json.loads(text.replace("network-*", f"{index_prefix}-*")), Path(folder)) for text in texts]
+
+
+def ndjson(objects: list[dict[str, Any]]) -> str:
+    """Return objects as an import file: one a line."""
+    return "".join(json.dumps(one) + "\n" for one in objects)
+
+
+def object_keys(objects: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """Return what names the objects: type and id."""
+    return [{"type": one["type"], "id": one["id"]} for one in objects]
+
+
+def fingerprint(objects: list[dict[str, Any]], exported: str) -> str:
+    """Return a digest of objects as sent and as Kibana exports them (NDJSON), whatever the order and the times."""
+    found = [json.loads(line) for line in exported.splitlines() if line]
+    stored = [{key: one.get(key) for key in ("type", "id", "attributes", "references")} for one in found]
+    stored.sort(key=lambda one: (str(one["type"]), str(one["id"])))
+    return hashlib.sha256(json.dumps([objects, stored], sort_keys=True).encode()).hexdigest()
+
+
+def _pack(value: Any, folder: Path, name: str = "") -> Any:
+    """Return a value with all files inserted, and strings where Kibana wants them."""
+    if isinstance(value, dict):
+        if "$file" in value:
+            return json.loads((folder / value["$file"]).read_text())
+        value = {key: _pack(inner, folder, key) for key, inner in value.items()}
+    elif isinstance(value, list):
+        value = [_pack(inner, folder) for inner in value]
+    if not isinstance(value, str) and (name.endswith("JSON") or name in PACKED):
+        return json.dumps(value, separators=(",", ":"))
+    return value
+
+
+class FilterModule:
+    """The filters, by the names that templates call them."""
+
+    def filters(self) -> dict[str, Any]:
+        """Return them."""
+        return {
+            "kibana_saved_objects": saved_objects,
+            "kibana_ndjson": ndjson,
+            "kibana_object_keys": object_keys,
+            "kibana_fingerprint": fingerprint,
+        }
