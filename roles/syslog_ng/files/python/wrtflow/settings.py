@@ -36,6 +36,12 @@ class Delivery:
     url: str = "https://localhost:9200"
     ca_file: str = "/etc/syslog-ng/wrtflow/elasticsearch-ca.crt"
     api_key_file: str = "/etc/syslog-ng/wrtflow/collector.api-key"
+    # How long a request may take before it counts as failed.
+    timeout: float = 10.0
+    # The longest pause between two tries while Elasticsearch takes nothing.
+    retry_max: float = 30.0
+    # What the spool of refused documents takes at most.
+    spool_size: int = 64 * 1024 * 1024
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

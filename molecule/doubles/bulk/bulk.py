@@ -1,0 +1,175 @@
+#!/usr/bin/env python3
+"""Stands in for Elasticsearch's _bulk, for one purpose: refusals and accidents that the real one can't be made to show.
+
+What it answers when all is well (201, 409 for an id that is there, 401 for a key it doesn't know) and the bodies of
+its errors are those of Elasticsearch 9.2. It keeps documents in memory, searches nothing, checks no mapping.
+
+    bulk.py [--port 9200] [--certificate FILE] [--api-key ENCODED]      runs it; FILE: certificate and key, PEM
+
+How it misbehaves is a JSON object, PUT to /_double (a list: one for each of the next requests, the last stays):
+
+    {}                                        as it should
+    {"status": 503, "type": "...", "reason": "..."}   the whole request is refused; "body": this text instead of JSON
+    {"item": 429, "type": "...", "match": "REGEX"}    documents whose source matches are refused (default: all)
+    {"limit": 1000}                           413 for a body of more bytes than this; with "cut" a cut without a word
+    {"wait": 5}                               the documents are taken, the answer comes after 5 s
+    {"cut": "before"}                         the connection ends before the documents are taken ("after": after that)
+    {"close": true}                           the answer promises to keep the connection, and closes it
+
+GET /_double tells {"requests": n, "documents": {"INDEX": {"ID": {...}}}}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.server
+import json
+import re
+import ssl
+import threading
+import time
+import typing
+
+Behaviour = dict[str, typing.Any]
+
+
+class Bulk(http.server.ThreadingHTTPServer):
+    """The server; what it holds and how it behaves are plain attributes."""
+
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], certificate: str, api_key: str) -> None:
+        """Certificate: a PEM file with certificate and key."""
+        super().__init__(address, Request)
+        self.api_key = api_key
+        self.documents: dict[str, dict[str, str]] = {}
+        self.requests = 0
+        self.connections = 0
+        self.behaviour: list[Behaviour] = [{}]
+        self.lock = threading.Lock()
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.context.load_cert_chain(certificate)
+
+    def next_behaviour(self) -> Behaviour:
+        """How the request at hand is treated."""
+        with self.lock:
+            self.requests += 1
+            return self.behaviour.pop(0) if len(self.behaviour) > 1 else self.behaviour[0]
+
+    def finish_request(self, request: typing.Any, client_address: typing.Any) -> None:
+        """Shake hands in the connection's own thread, so that a client that doesn't blocks nobody."""
+        self.connections += 1
+        super().finish_request(self.context.wrap_socket(request, server_side=True), client_address)
+
+    def handle_error(self, request: typing.Any, client_address: typing.Any) -> None:
+        """Clients may leave as they like."""
+
+    def create(self, body: bytes, behaviour: Behaviour) -> list[dict[str, typing.Any]]:
+        """Take the documents of a request in; one answer each."""
+        lines = body.splitlines()
+        items = []
+        for action, source in zip(lines[::2], lines[1::2], strict=True):
+            target = json.loads(action)["create"]
+            index, id_ = target["_index"], target["_id"]
+            item: dict[str, typing.Any] = {"_index": index, "_id": id_, "status": 201}
+            with self.lock:
+                if "item" in behaviour and re.search(
+                    behaviour.get("match", ""), source.decode(errors="replace")
+                ):
+                    item |= {"status": behaviour["item"], "error": _error(behaviour)}
+                elif id_ in self.documents.setdefault(index, {}):
+                    reason = f"[{id_}]: version conflict, document already exists (current version [1])"
+                    error = {"type": "version_conflict_engine_exception", "reason": reason}
+                    item |= {"status": 409, "error": error}
+                else:
+                    self.documents[index][id_] = source.decode(errors="replace")
+            items.append({"create": item})
+        return items
+
+
+class Request(http.server.BaseHTTPRequestHandler):
+    """One connection's requests."""
+
+    server: Bulk
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        """Tell what has been taken."""
+        self._answer(200, {"requests": self.server.requests, "documents": self.server.documents})
+
+    def do_PUT(self) -> None:
+        """Set the behaviour."""
+        behaviour = json.loads(self._body())
+        self.server.behaviour = behaviour if isinstance(behaviour, list) else [behaviour]
+        self._answer(200, {"acknowledged": True})
+
+    def do_POST(self) -> None:
+        """Answer _bulk."""
+        behaviour = self.server.next_behaviour()
+        size = int(self.headers["Content-Length"])
+        if size > behaviour.get("limit", size):
+            self._too_large(size, behaviour)
+            return
+        body = self._body()
+        if self.headers["Authorization"] != f"ApiKey {self.server.api_key}":
+            behaviour = {
+                "status": 401,
+                "type": "security_exception",
+                "reason": "unable to authenticate with API key",
+            }
+        if behaviour.get("cut") == "before":
+            self._cut()
+        elif "status" in behaviour:
+            whole = {"error": _error(behaviour), "status": behaviour["status"]}
+            self._answer(behaviour["status"], behaviour.get("body", whole))
+        else:
+            items = self.server.create(body, behaviour)
+            time.sleep(behaviour.get("wait", 0))
+            if "cut" in behaviour:
+                self._cut()
+            else:
+                errors = any("error" in item["create"] for item in items)
+                self._answer(200, {"took": 1, "errors": errors, "items": items})
+                self.close_connection = bool(behaviour.get("close"))
+
+    def _too_large(self, size: int, behaviour: Behaviour) -> None:
+        if "cut" in behaviour:
+            self._cut()
+        else:
+            # As a proxy does: the answer comes before the body is read.
+            self._answer(413, "too large", close=True)
+            self.rfile.read(size)
+
+    def _body(self) -> bytes:
+        return self.rfile.read(int(self.headers["Content-Length"]))
+
+    def _cut(self) -> None:
+        self.close_connection = True
+
+    def _answer(self, status: int, content: object, *, close: bool = False) -> None:
+        body = content.encode() if isinstance(content, str) else json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        if close:
+            self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(body)
+
+
+def _error(behaviour: Behaviour) -> dict[str, str]:
+    return {"type": behaviour.get("type", "exception"), "reason": behaviour.get("reason", "as ordered")}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--port", type=int, default=9200)
+    parser.add_argument("--certificate", default="/etc/bulk/server.pem")
+    parser.add_argument("--api-key", default="")
+    chosen = parser.parse_args()
+    Bulk(("", chosen.port), chosen.certificate, chosen.api_key).serve_forever()

@@ -1,0 +1,201 @@
+"""What the collector says about itself: sentences in the journal, and the health record.
+
+The record is one JSON object in a file, written every few seconds and at once when something changes. Each part of
+the collector registers a function that reports its numbers; what is written is the object of all reports by name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import logging
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+ERROR, WARNING, NOTICE = 3, 4, 5
+
+CONTROL_SOCKET = "/var/lib/syslog-ng/syslog-ng.ctl"
+
+Report = Mapping[str, object]
+
+_reports: dict[str, Callable[[], Report]] = {}
+_writer: _Writer | None = None
+_writing = threading.Lock()
+
+
+def say(level: int, sentence: str) -> None:
+    """Write a sentence to the journal. level: ERROR, WARNING or NOTICE."""
+    # Not through syslog-ng's own logger: Debian keeps its internal messages out of the journal.
+    line = f"<{level}>wrtflow: {' '.join(sentence.split())}\n"
+    with contextlib.suppress(OSError):
+        os.write(2, line.encode(errors="replace"))
+
+
+class Condition:
+    """Something that is right or wrong. Each change is said, and nothing but changes."""
+
+    def __init__(self, mended: str, clock: Callable[[], float] = time.time) -> None:
+        """Mended is what is said when it is right again; clock tells seconds since 1970."""
+        self._mended = mended
+        self._clock = clock
+        self.fault: str | None = None
+        self.sentence: str | None = None
+        self.since = clock()
+
+    def wrong(self, fault: str, sentence: str) -> None:
+        """Say the sentence, unless this fault is the one that was last said."""
+        if fault != self.fault:
+            if self.fault is None:
+                self.since = self._clock()
+            self.fault, self.sentence = fault, sentence
+            say(ERROR, sentence)
+            changed()
+
+    def right(self) -> None:
+        """Say that it is right again, when it was wrong."""
+        if self.fault is not None:
+            away = datetime.timedelta(seconds=round(self._clock() - self.since))
+            self.fault = self.sentence = None
+            self.since = self._clock()
+            say(NOTICE, f"{self._mended} (after {away}).")
+            changed()
+
+
+class Rarely:
+    """What happens again and again is said once an hour."""
+
+    def __init__(self, pause: float = 3600, clock: Callable[[], float] = time.monotonic) -> None:
+        """Pause is in seconds."""
+        self._pause = pause
+        self._clock = clock
+        self._said: dict[str, float] = {}
+
+    def say(self, kind: str, level: int, sentence: str) -> None:
+        """Say the sentence, unless one of this kind has been said within the pause."""
+        now = self._clock()
+        if kind not in self._said or now - self._said[kind] >= self._pause:
+            self._said[kind] = now
+            say(level, sentence)
+            changed()
+
+
+def register(name: str, report: Callable[[], Report]) -> None:
+    """Make report() the part of the record called name, in place of an earlier one. It is called in another thread."""
+    _reports[name] = report
+
+
+def collect() -> dict[str, object]:
+    """Return the record as it is now."""
+    record: dict[str, object] = {"written": timestamp(time.time()), "pid": os.getpid()}
+    for name, report in sorted(_reports.items()):
+        try:
+            record[name] = dict(report())
+        except Exception as error:
+            # One part that can't report must not take the others' numbers away.
+            record[name] = {"fault": f"{type(error).__name__}: {error}"}
+    return record
+
+
+def timestamp(seconds: float) -> str:
+    """Seconds since 1970 as ISO 8601 in UTC."""
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
+
+
+def start(path: Path, period: float = 10) -> None:
+    """Have the record written to path every period seconds, from now until the process ends."""
+    global _writer
+    if _writer is None:
+        _writer = _Writer(path, period)
+        _writer.start()
+    _writer.path = path
+
+
+def changed() -> None:
+    """Have the record written now."""
+    if _writer:
+        _writer.due.set()
+
+
+class _Writer(threading.Thread):
+    def __init__(self, path: Path, period: float) -> None:
+        super().__init__(name="wrtflow-health", daemon=True)
+        self.path = path
+        self.due = threading.Event()
+        self._period = period
+
+    def run(self) -> None:
+        failing = Condition("The health record is written again")
+        while True:
+            try:
+                write(self.path, collect())
+                failing.right()
+            except (OSError, ValueError, TypeError) as error:
+                failing.wrong("write", f"The health record {self.path} can't be written: {error}.")
+            self.due.wait(self._period)
+            self.due.clear()
+
+
+def write(path: Path, record: Report) -> None:
+    """Replace the file at path by the record: a reader sees the old one or the new one."""
+    new = path.with_name(f"{path.name}.new")
+    with _writing:
+        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            json.dump(record, file, indent=1)
+            file.write("\n")
+        new.replace(path)
+
+
+def read(path: Path) -> dict[str, object]:
+    """Return the record at path; an empty one where there is none that can be read."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def queue(control_socket: str = CONTROL_SOCKET) -> dict[str, int]:
+    """Ask syslog-ng for the numbers of the store's disk buffer; empty where it doesn't answer.
+
+    waiting, dropped, delivered: documents; bytes, capacity: of the file.
+    """
+    numbers = {
+        "waiting": r'syslogng_output_events_total\{(?=.*result="queued")',
+        "dropped": r'syslogng_output_events_total\{(?=.*result="dropped")',
+        "delivered": r'syslogng_output_events_total\{(?=.*result="delivered")',
+        "bytes": r"syslogng_disk_queue_disk_usage_bytes\{",
+        "capacity": r"syslogng_disk_queue_capacity_bytes\{",
+    }
+    try:
+        statistics = control("STATS PROMETHEUS", control_socket)
+    except OSError as error:
+        logging.getLogger(__name__).debug("syslog-ng's control socket: %s", error)
+        return {}
+    found = {}
+    for name, pattern in numbers.items():
+        match = re.search(rf'^{pattern}.*class="wrtflow\.delivery\..*\}} (\d+)$', statistics, re.MULTILINE)
+        if match:
+            found[name] = int(match.group(1))
+    return found
+
+
+def control(command: str, control_socket: str = CONTROL_SOCKET) -> str:
+    """Give syslog-ng a command on its control socket and return the answer; OSError where none comes in a second."""
+    answer = b""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(1)
+        connection.connect(control_socket)
+        connection.sendall(command.encode() + b"\n")
+        while not answer.endswith(b"\n.\n"):
+            part = connection.recv(65536)
+            if not part:
+                raise ConnectionError("the answer broke off")
+            answer += part
+    return answer.decode(errors="replace")
