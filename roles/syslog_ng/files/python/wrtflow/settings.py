@@ -25,8 +25,21 @@ class Names:
 
     # Static map: address or MAC (any case and separator) -> name.
     devices: dict[str, str] = dataclasses.field(default_factory=dict)
-    # Whom to ask for reverse DNS; empty: what /etc/resolv.conf names.
+    # Whom to ask for reverse DNS: address or address#port; empty: what /etc/resolv.conf names.
     resolvers: tuple[str, ...] = ()
+    dns_ttl: int = 86400
+    dns_size: int = 50_000
+    ptr_workers: int = 4
+    ptr_queue: int = 2000
+    ptr_rate: int = 100
+    ptr_timeout: float = 3.0
+    ptr_ttl: int = 86400
+    ptr_negative_ttl: int = 3600
+    ptr_retry: int = 120
+    ptr_size: int = 50_000
+    device_ttl: int = 30 * 86400
+    device_size: int = 10_000
+    save_every: int = 30
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -36,6 +49,9 @@ class Delivery:
     url: str = "https://localhost:9200"
     ca_file: str = "/etc/syslog-ng/wrtflow/elasticsearch-ca.crt"
     api_key_file: str = "/etc/syslog-ng/wrtflow/collector.api-key"
+    timeout: int = 10
+    retry_max: int = 30
+    spool_size: int = 64 * 1024 * 1024
     # How long a request may take before it counts as failed.
     timeout: float = 10.0
     # The longest pause between two tries while Elasticsearch takes nothing.
