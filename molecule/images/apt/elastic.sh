@@ -17,11 +17,11 @@ done
 say "signing the package index"
 export GNUPGHOME="$WRTFLOW_CACHE/signing-key"
 if [ ! -e "$GNUPGHOME/pubring.kbx" ]; then
-    mkdir -p -m 700 "$GNUPGHOME"
+    mkdir -m 700 "$GNUPGHOME"
     gpg --batch --quiet --passphrase '' --quick-generate-key 'wrtflow lab <lab@wrtflow.invalid>' rsa3072 sign never
 fi
 (
-    cd "$elastic"
+    cd "$elastic" || exit
     index=dists/stable
     apt-ftparchive packages pool >"$index/main/binary-$(dpkg --print-architecture)/Packages"
     apt-ftparchive -o APT::FTPArchive::Release::Suite=stable -o APT::FTPArchive::Release::Codename=stable \

@@ -1,0 +1,50 @@
+"""Answers in Elasticsearch's shape."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Answer:
+    """What goes back to the client."""
+
+    status: int
+    body: bytes = b""
+    headers: list[tuple[str, str]] = field(default_factory=list)
+
+
+class Refused(Exception):
+    """Ends a request with an error in Elasticsearch's shape."""
+
+    def __init__(self, status: int, kind: str, reason: str, header: dict[str, Any] | None = None) -> None:
+        """Keep what the client is told."""
+        super().__init__(reason)
+        self.status = status
+        self.error: dict[str, Any] = {"type": kind, "reason": reason}
+        if header:
+            self.error["header"] = header
+
+    def answer(self) -> Answer:
+        """Return the error as a whole answer."""
+        body = {"error": {"root_cause": [self.error], **self.error}, "status": self.status}
+        headers = self.error.get("header", {})
+        return answer(body, self.status, [(name, value) for name in headers for value in headers[name]])
+
+
+def answer(body: Any, status: int = 200, headers: list[tuple[str, str]] | None = None) -> Answer:
+    """Return a JSON answer of the double's own."""
+    return Answer(
+        status,
+        json.dumps(body, separators=(",", ":")).encode(),
+        [
+            ("X-elastic-product", "Elasticsearch"),
+            ("Content-Type", "application/json"),
+            *(headers or []),
+        ],
+    )
+
+
+def bad_request(reason: str, kind: str = "illegal_argument_exception") -> Refused:
+    """Return a 400."""
+    return Refused(400, kind, reason)

@@ -1,0 +1,446 @@
+"""Who asks (authentication), and the ``_security`` API."""
+
+import base64
+import binascii
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+from . import keystore
+from .answers import Answer, Refused, answer, bad_request
+from .privileges import CLUSTER, INDEX, RESERVED, SECURITY, Subject, check_role
+from .store import Store
+
+CHALLENGES = ['Basic realm="security", charset="UTF-8"', 'Bearer realm="security"', "ApiKey"]
+SERVICE_ACCOUNTS = {"elastic/kibana": "kibana_system"}
+
+
+class Security:
+    """Users, roles, keys and tokens of one node."""
+
+    def __init__(self, store: Store, config: Path) -> None:
+        """Take what is stored; the keystore and the file realm's files are in the configuration's folder."""
+        self._store = store
+        self._config = config
+        self._bootstrap = keystore.load(config).get("bootstrap.password")
+
+    # Authentication
+
+    def authenticate(self, header: str | None, path: str) -> Subject:
+        """Return who an Authorization header stands for, or refuse with 401."""
+        if not header:
+            raise _unauthorized(f"missing authentication credentials for REST request [{path}]")
+        scheme, _, value = header.partition(" ")
+        scheme = scheme.lower()
+        try:
+            if scheme == "basic":
+                return self._basic(_decoded(value), path)
+            if scheme == "apikey":
+                return self._api_key(_decoded(value), path)
+            if scheme == "bearer":
+                return self._bearer(value, path)
+        except (binascii.Error, UnicodeDecodeError, ValueError):
+            pass
+        raise _unauthorized(f"unable to authenticate with provided credentials for REST request [{path}]")
+
+    def _basic(self, pair: str, path: str) -> Subject:
+        name, _, password = pair.partition(":")
+        user = self._store["users"].get(name)
+        realm = "default_native"
+        if name in self._file_users():
+            known, roles, realm = self._file_users()[name], ["superuser"], "default_file"
+        elif name == "elastic":
+            known, roles, realm = (user or {}).get("hash"), ["superuser"], "reserved"
+            if known is None and self._bootstrap is not None and password == self._bootstrap:
+                return self._user(name, roles, realm)
+        elif user and user["enabled"]:
+            known, roles = user["hash"], user["roles"]
+        else:
+            known, roles = None, []
+        if known is None or not self._store.password_fits(password, known):
+            raise _unauthorized(f"unable to authenticate user [{name}] for REST request [{path}]")
+        return self._user(name, roles, realm)
+
+    def _user(self, name: str, roles: list[str], realm: str) -> Subject:
+        label = f"user [{name}] with effective roles [{','.join(roles)}]"
+        return Subject(name, label, [self.descriptors(roles)], roles, realm=realm)
+
+    def _file_users(self) -> dict[str, str]:
+        """Return the file realm (elasticsearch-reset-password comes in through it)."""
+        file = self._config / "users"
+        if not file.exists():
+            return {}
+        return dict(line.split(":", 1) for line in file.read_text().split() if ":" in line)
+
+    def _api_key(self, pair: str, path: str) -> Subject:
+        key_id, _, secret = pair.partition(":")
+        key = self._store["api_keys"].get(key_id)
+        expired = key and key.get("expiration") and key["expiration"] < time.time() * 1000
+        if not key or key["invalidated"] or expired or not self._store.password_fits(secret, key["hash"]):
+            raise _unauthorized(f"unable to authenticate with provided credentials for REST request [{path}]")
+        owner = self._owner(key["owner"])
+        limits = [*owner.limits]
+        if key["role_descriptors"]:
+            limits.insert(0, list(key["role_descriptors"].values()))
+        label = f"API key id [{key_id}] of user [{owner.name}]"
+        return Subject(owner.name, label, limits, [], {"id": key_id, "name": key["name"]}, "_es_api_key")
+
+    def _owner(self, name: str) -> Subject:
+        roles = ["superuser"] if name == "elastic" else self._store["users"].get(name, {}).get("roles", [])
+        return self._user(name, roles, "default_native")
+
+    def _bearer(self, value: str, path: str) -> Subject:
+        found = re.fullmatch(r"\0\1\0\1(([^/:]+/[^/:]+)/([^/:]+)):(.+)", _decoded(value))
+        token = self._store["tokens"].get(found[1]) if found else None
+        if not found or not token or not self._store.password_fits(found[4], token["hash"]):
+            raise _unauthorized(f"unable to authenticate with provided credentials for REST request [{path}]")
+        account = found[2]
+        limits = [self.descriptors([SERVICE_ACCOUNTS[account]])]
+        return Subject(account, f"service account [{account}]", limits, [], realm="_service_account")
+
+    def descriptors(self, roles: list[str]) -> list[dict[str, Any]]:
+        """Return the descriptors of roles by name; unknown ones give nothing."""
+        return [self._store["roles"].get(name) or RESERVED.get(name, {}) for name in roles]
+
+    # The API. Each handler gets who asks, the path's parts after _security, the method and the body.
+
+    def call(
+        self, subject: Subject, method: str, parts: list[str], query: dict[str, str], body: Any
+    ) -> Answer:
+        """Answer a ``_security`` request that authorization has let through."""
+        match parts:
+            case ["_authenticate"]:
+                return answer(self._about(subject))
+            case ["user", "_has_privileges"]:
+                return answer(_has_privileges(subject, body))
+            case ["user", "_privileges"]:
+                return answer(
+                    {"cluster": [], "indices": [], "applications": subject.applications(), "run_as": []}
+                )
+            case ["user", "_password"]:
+                return self._set_password(subject.name, body)
+            case ["user", name, "_password"]:
+                return self._set_password(name, body)
+            case ["user", name, ("_enable" | "_disable") as verb]:
+                return self._put_user(name, {"enabled": verb == "_enable"}, changing=True)
+            case ["user", *names]:
+                return self._users(method, names, body)
+            case ["role", *names]:
+                return self._roles(method, names, body)
+            case ["api_key", *names]:
+                return self._api_keys(subject, method, names, query, body)
+            case ["service", space, account, "credential", *rest]:
+                return self._tokens(f"{space}/{account}", method, rest)
+        raise bad_request(f"no handler found for uri [/_security/{'/'.join(parts)}] and method [{method}]")
+
+    def _about(self, subject: Subject) -> dict[str, Any]:
+        user = self._store["users"].get(subject.name, {})
+        kind = {"_es_api_key": "api_key", "_service_account": "token"}.get(subject.realm, "realm")
+        realm_type = {"reserved": "reserved", "default_file": "file", "default_native": "native"}
+        realm = {"name": subject.realm, "type": realm_type.get(subject.realm, subject.realm)}
+        return {
+            "username": subject.name,
+            "roles": subject.roles,
+            "full_name": user.get("full_name"),
+            "email": user.get("email"),
+            "metadata": user.get("metadata", {"_reserved": True} if subject.realm == "reserved" else {}),
+            "enabled": True,
+            "authentication_realm": realm,
+            "lookup_realm": realm,
+            "authentication_type": kind,
+            **({"api_key": subject.api_key} if subject.api_key else {}),
+        }
+
+    def _users(self, method: str, names: list[str], body: Any) -> Answer:
+        if method == "GET":
+            known = {"elastic": self._shown("elastic"), **{n: self._shown(n) for n in self._store["users"]}}
+            return _named(known, names)
+        name = names[0]
+        if method == "DELETE":
+            found = name in self._store["users"] and name != "elastic"
+            if found:
+                self._store.put("users", name, None)
+            return answer({"found": found}, 200 if found else 404)
+        if name == "elastic":
+            raise bad_request(
+                "user [elastic] is reserved and only the password can be changed", "validation_exception"
+            )
+        return self._put_user(name, body or {})
+
+    def _shown(self, name: str) -> dict[str, Any]:
+        user = self._store["users"].get(name, {})
+        return {
+            "username": name,
+            "roles": ["superuser"] if name == "elastic" else user["roles"],
+            "full_name": user.get("full_name"),
+            "email": user.get("email"),
+            "metadata": {"_reserved": True} if name == "elastic" else user.get("metadata", {}),
+            "enabled": user.get("enabled", True),
+        }
+
+    def _put_user(self, name: str, body: dict[str, Any], changing: bool = False) -> Answer:
+        known = self._store["users"].get(name)
+        unknown = set(body) - {
+            "password",
+            "password_hash",
+            "roles",
+            "full_name",
+            "email",
+            "metadata",
+            "enabled",
+            "username",
+        }
+        if unknown:
+            raise bad_request(
+                f"failed to parse add user request. unexpected field [{sorted(unknown)[0]}]",
+                "parse_exception",
+            )
+        if "password" in body:
+            _check_password(body["password"])
+        elif known is None:
+            raise bad_request(
+                "Validation Failed: 1: password must be specified unless you are updating an existing user;",
+                "validation_exception",
+            )
+        if "roles" not in body and not changing:
+            raise bad_request(
+                "Validation Failed: 1: roles are missing;", "action_request_validation_exception"
+            )
+        user = {"enabled": True, "metadata": {}, **((known or {}) if changing else {}), **body}
+        user["hash"] = self._hash(user.pop("password")) if "password" in user else (known or {})["hash"]
+        new = self._store.put("users", name, user)
+        return answer({"created": new})
+
+    def _hash(self, password: str) -> str:
+        from .store import digest
+
+        return digest(password)
+
+    def _set_password(self, name: str, body: Any) -> Answer:
+        password = (body or {}).get("password")
+        _check_password(password)
+        user = self._store["users"].get(name)
+        if user is None and name != "elastic":
+            raise bad_request(
+                "Validation Failed: 1: user must exist in order to change password;", "validation_exception"
+            )
+        self._store.put(
+            "users", name, {"roles": [], "enabled": True, **(user or {}), "hash": self._hash(password)}
+        )
+        return answer({})
+
+    def _roles(self, method: str, names: list[str], body: Any) -> Answer:
+        if method == "GET":
+            reserved = {n: {**r, "metadata": {"_reserved": True}} for n, r in RESERVED.items()}
+            return _named({**reserved, **self._store["roles"]}, names)
+        name = names[0]
+        if name in RESERVED:
+            raise bad_request(f"role [{name}] is reserved and may not be used.")
+        if method == "DELETE":
+            found = name in self._store["roles"]
+            if found:
+                self._store.put("roles", name, None)
+            return answer({"found": found}, 200 if found else 404)
+        return answer({"role": {"created": self._store.put("roles", name, check_role(body or {}))}})
+
+    def _api_keys(
+        self, subject: Subject, method: str, names: list[str], query: dict[str, str], body: Any
+    ) -> Answer:
+        if subject.api_key and method != "GET":
+            raise bad_request("creating derived api keys requires an explicit role descriptor that is empty")
+        if names:
+            return self._update_api_key(names[0], body or {})
+        if method in ("PUT", "POST"):
+            return self._create_api_key(subject, body or {})
+        wanted = body or {} if method == "DELETE" else query
+        if method == "DELETE" and not {"id", "ids", "name", "username", "realm_name", "owner"} & set(wanted):
+            raise bad_request(
+                "Validation Failed: 1: One of [api key id(s), api key name, username, realm name] must be specified if"
+                " [owner] flag is false;",
+                "action_request_validation_exception",
+            )
+        own = str(wanted.get("owner", "false")).lower() == "true" or not subject.may(
+            SECURITY + "api_key/grant"
+        )
+        active = str(wanted.get("active_only", "false")).lower() == "true"
+        ids = set(wanted.get("ids", [])) | ({wanted["id"]} if wanted.get("id") else set())
+        found = {
+            key_id: key
+            for key_id, key in self._store["api_keys"].items()
+            if (not ids or key_id in ids)
+            and ("name" not in wanted or _fits(key["name"], wanted["name"]))
+            and (not own or key["owner"] == subject.name)
+            and (not active or not key["invalidated"])
+        }
+        if method == "GET":
+            if ids and not found:
+                raise Refused(
+                    404, "resource_not_found_exception", f"api key with id [{sorted(ids)[0]}] not found"
+                )
+            return answer({"api_keys": [_shown_key(key_id, key) for key_id, key in found.items()]})
+        before = [key_id for key_id, key in found.items() if key["invalidated"]]
+        now = [key_id for key_id in found if key_id not in before]
+        for key_id in now:
+            self._store.put("api_keys", key_id, {**found[key_id], "invalidated": True})
+        return answer(
+            {"invalidated_api_keys": now, "previously_invalidated_api_keys": before, "error_count": 0}
+        )
+
+    def _create_api_key(self, subject: Subject, body: dict[str, Any]) -> Answer:
+        unknown = set(body) - {"name", "role_descriptors", "expiration", "metadata"}
+        if unknown:
+            raise bad_request(
+                f"[api_key_request] unknown field [{sorted(unknown)[0]}]", "x_content_parse_exception"
+            )
+        if not body.get("name"):
+            raise bad_request(
+                "Validation Failed: 1: api key name is required;", "action_request_validation_exception"
+            )
+        roles = {name: check_role(role) for name, role in (body.get("role_descriptors") or {}).items()}
+        key_id, secret = self._store.new_api_key(
+            subject.name, body["name"], role_descriptors=roles, metadata=body.get("metadata") or {}
+        )
+        encoded = base64.b64encode(f"{key_id}:{secret}".encode()).decode()
+        return answer({"id": key_id, "name": body["name"], "api_key": secret, "encoded": encoded})
+
+    def _update_api_key(self, key_id: str, body: dict[str, Any]) -> Answer:
+        key = self._store["api_keys"].get(key_id)
+        if not key:
+            raise Refused(
+                404,
+                "resource_not_found_exception",
+                f"no API key owned by requesting user found for ID [{key_id}]",
+            )
+        changed = dict(key)
+        if "role_descriptors" in body:
+            changed["role_descriptors"] = {n: check_role(r) for n, r in body["role_descriptors"].items()}
+        if "metadata" in body:
+            changed["metadata"] = body["metadata"]
+        if changed != key:
+            self._store.put("api_keys", key_id, changed)
+        return answer({"updated": changed != key})
+
+    def _tokens(self, account: str, method: str, rest: list[str]) -> Answer:
+        if account not in SERVICE_ACCOUNTS:
+            raise bad_request(f"the [{account}] service account is not known", "validation_exception")
+        tokens = self._store["tokens"]
+        if method == "GET":
+            names = [name.rsplit("/", 1)[1] for name in tokens if name.startswith(account + "/")]
+            return answer(
+                {"service_account": account, "count": len(names), "tokens": {name: {} for name in names},
+                 "nodes_credentials": {"_nodes": {"total": 1, "successful": 1, "failed": 0}, "file_tokens": {}}}
+            )  # fmt: skip
+        name = rest[1] if len(rest) > 1 else f"token_{int(time.time() * 1000)}"
+        full = f"{account}/{name}"
+        if method == "DELETE":
+            if full in tokens:
+                self._store.put("tokens", full, None)
+                return answer({"found": True})
+            return answer({"found": False}, 404)
+        if full in tokens:
+            raise Refused(
+                409,
+                "version_conflict_engine_exception",
+                f"[service_account_token-{full}]: version conflict, document already exists",
+            )
+        return answer(
+            {"created": True, "token": {"name": name, "value": self._store.new_token(account, name)}}
+        )
+
+
+def denied(subject: Subject, action: str, indices: list[str] | None) -> Refused:
+    """Return the 403 of an action that is not granted."""
+    from .privileges import granting
+
+    about_index = action.startswith("indices:") and "template" not in action
+    where = f" on indices [{','.join(indices)}]" if indices else ""
+    names = granting(action, INDEX if about_index else CLUSTER)
+    kind = "index" if about_index else "cluster"
+    hint = f", this action is granted by the {kind} privileges [{','.join(names)}]" if names else ""
+    return Refused(
+        403, "security_exception", f"action [{action}] is unauthorized for {subject.label}{where}{hint}"
+    )
+
+
+def _unauthorized(reason: str) -> Refused:
+    return Refused(401, "security_exception", reason, {"WWW-Authenticate": CHALLENGES})
+
+
+def _decoded(value: str) -> str:
+    return base64.b64decode(value.strip(), validate=True).decode()
+
+
+def _check_password(password: Any) -> None:
+    if not isinstance(password, str) or len(password) < 6:
+        raise bad_request(
+            "Validation Failed: 1: passwords must be at least [6] characters long;", "validation_exception"
+        )
+
+
+def _fits(text: str, pattern: str) -> bool:
+    return text.startswith(pattern[:-1]) if pattern.endswith("*") else text == pattern
+
+
+def _named(known: dict[str, Any], names: list[str]) -> Answer:
+    if not names:
+        return answer(known)
+    found = {name: known[name] for name in names[0].split(",") if name in known}
+    return answer(found, 200 if found else 404)
+
+
+def _shown_key(key_id: str, key: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": key_id,
+        "name": key["name"],
+        "type": "rest",
+        "creation": key["creation"],
+        "invalidated": key["invalidated"],
+        "username": key["owner"],
+        "realm": "reserved" if key["owner"] == "elastic" else "default_native",
+        "metadata": key["metadata"],
+        "role_descriptors": key["role_descriptors"],
+    }
+
+
+def _has_privileges(subject: Subject, body: Any) -> dict[str, Any]:
+    body = body or {}
+    cluster = {
+        name: all(subject.may(a.replace("*", "x")) for a in CLUSTER.get(name, (name,)))
+        for name in body.get("cluster", [])
+    }
+    index: dict[str, dict[str, bool]] = {}
+    for entry in body.get("index", []):
+        names = [entry["names"]] if isinstance(entry["names"], str) else entry["names"]
+        for name in names:
+            for privilege in entry["privileges"]:
+                if privilege not in INDEX and not privilege.startswith("indices:"):
+                    raise bad_request(f"unknown index privilege [{privilege}]")
+                actions = [
+                    a.replace("[[]", "[").replace("*", "x") for a in INDEX.get(privilege, (privilege,))
+                ]
+                index.setdefault(name, {})[privilege] = all(subject.may_on(a, name) for a in actions)
+    application: dict[str, Any] = {}
+    for entry in body.get("application", []):
+        for resource in entry["resources"]:
+            for privilege in entry["privileges"]:
+                ok = _superuser(subject) or any(
+                    granted["application"] == entry["application"]
+                    and ("all" in granted["privileges"] or privilege in granted["privileges"])
+                    and ("*" in granted["resources"] or resource in granted["resources"])
+                    for granted in subject.applications()
+                )
+                application.setdefault(entry["application"], {}).setdefault(resource, {})[privilege] = ok
+    answers = [*cluster.values(), *(v for d in index.values() for v in d.values())]
+    answers += [v for app in application.values() for d in app.values() for v in d.values()]
+    return {
+        "username": subject.name,
+        "has_all_requested": all(answers),
+        "cluster": cluster,
+        "index": index,
+        "application": application,
+    }
+
+
+def _superuser(subject: Subject) -> bool:
+    return "superuser" in subject.roles
