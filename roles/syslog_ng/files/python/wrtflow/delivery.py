@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import ctypes
 import http.client
 import json
+import operator
 import os
 import re
 import select
@@ -52,8 +54,11 @@ SERVER_ERROR = 500
 # or the key (no right to write; no index may be made: none by itself, or the cluster has its limit of shards).
 _NOT_THE_DOCUMENT = {"security_exception", "index_not_found_exception", "validation_exception"}
 
+# PyGILState_LOCKED of Python's C interface.
+_GIL_WAS_HELD = 0
+
 # Names that need no quoting inside the action line.
-_PLAIN = re.compile(rb"[A-Za-z0-9_.=+/-]{1,512}").fullmatch
+_PLAIN = re.compile(rb"[A-Za-z0-9_.=+/-]*").fullmatch
 
 
 class Document(typing.NamedTuple):
@@ -68,14 +73,21 @@ class Document(typing.NamedTuple):
         """Return the document that was put into the spool."""
         return cls(_bytes(refused.index), _bytes(refused.id), _bytes(refused.document))
 
-    @property
-    def key(self) -> tuple[bytes, bytes]:
-        """What makes it the same document."""
-        return self.target, self.id
 
-    def fits(self) -> bool:
-        """Whether it can be a part of a request without breaking the others."""
-        return bool(_PLAIN(self.target) and _PLAIN(self.id) and self.source and b"\n" not in self.source)
+# What makes it the same document: index and id.
+_key = operator.itemgetter(0, 1)
+
+
+def fit(documents: Sequence[Document]) -> bool:
+    """Whether the documents can be parts of a request without breaking each other."""
+    targets, ids, sources = zip(*documents, strict=True)
+    return bool(
+        all(targets)
+        and all(ids)
+        and all(sources)
+        and _PLAIN(b"".join(ids + tuple(set(targets))))
+        and not any(b"\n" in source for source in sources)
+    )
 
 
 class Answer(typing.NamedTuple):
@@ -90,6 +102,7 @@ class Answer(typing.NamedTuple):
         return f"{self.status} {self.kind}: {self.reason[:500]}".rstrip(": ")
 
 
+_CREATED = Answer(CREATED)
 _UNFIT = Answer(BAD_REQUEST, "unfit", "no name of an index, no id, or not one line")
 
 
@@ -118,7 +131,9 @@ class Client:
         """Nothing is read or connected before it is needed."""
         self._settings = chosen
         self._url = urllib.parse.urlsplit(chosen.url)
-        self._path = f"{self._url.path.rstrip('/')}/_bulk?filter_path=error,items.*.status,items.*.error"
+        self._path = (
+            f"{self._url.path.rstrip('/')}/_bulk?filter_path=error,errors,items.*.status,items.*.error"
+        )
         self._connection: http.client.HTTPSConnection | None = None
         self._headers: dict[str, str] = {}
         self._opened_with: object = None
@@ -138,12 +153,18 @@ class Client:
 
         Unavailable: it is unknown what became of them, or nothing did. Unfit: none was taken.
         """
-        body = b"".join(b'{"create":{"_index":"%b","_id":"%b"}}\n%b\n' % document for document in documents)
+        body = b"".join([b'{"create":{"_index":"%b","_id":"%b"}}\n%b\n' % document for document in documents])
         status, content = self._request(body)
         try:
             answer = json.loads(content)
             error = answer.get("error")
-            answers = [_item(item["create"]) for item in answer.get("items", ())]
+            items = answer.get("items", [])
+            # The usual case is worth a short cut: what Python does here costs more than all else of the delivery.
+            answers = (
+                [_CREATED] * len(items)
+                if answer.get("errors") is False
+                else [_item(item["create"]) for item in items]
+            )
         except (ValueError, LookupError, TypeError, AttributeError):
             error, answers = None, []
         if status == http.HTTPStatus.OK and len(answers) == len(documents):
@@ -199,6 +220,8 @@ class Client:
         try:
             key = Path(self._settings.api_key_file).read_text(encoding="ascii").strip()
             context = ssl.create_default_context(cafile=self._settings.ca_file)
+            # From Python 3.13 on authorities without the key usage extension are refused: Elastic's own are such.
+            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         except (OSError, ValueError) as error:
             raise Unavailable(
                 "files",
@@ -262,7 +285,7 @@ class Delivery:
         self._spool = spool
         self._clock = clock
         self._batch: list[Document] = []
-        self._waiting: list[Document] = []
+        self._waiting: Sequence[Document] = []
         self._settled: set[tuple[bytes, bytes]] = set()
         self._failures = 0
         self._next_try = 0.0
@@ -285,16 +308,15 @@ class Delivery:
     def flush(self) -> bool:
         """Settle the batch. False: nothing of it may be forgotten, it is to be added again after retry()."""
         batch, self._batch = self._batch, []
-        unsettled = [document for document in batch if document.key not in self._settled]
+        unsettled = self._unsettled(batch)
         if unsettled and not self._try(unsettled, len(unsettled)):
             return False
-        if self._settled:
-            self._settled.difference_update(document.key for document in batch)
+        self._settled.difference_update(map(_key, batch))
         return True
 
     def retry(self) -> bool:
         """Settle what waits, when it is time to try. True: nothing waits any more."""
-        self._waiting = [document for document in self._waiting if document.key not in self._settled]
+        self._waiting = self._unsettled(self._waiting)
         if not self._waiting:
             return True
         if self._clock() < self._next_try and self._client.fingerprint() == self._tried_with:
@@ -307,13 +329,19 @@ class Delivery:
 
         The first request has at most first of them, each further one four times as many.
         """
-        unfit = [document for document in documents if not document.fits()]
-        self._read(unfit, [_UNFIT] * len(unfit))
-        fit = [document for document in documents if document.fits()]
-        while fit:
-            self._send(fit[:first])
-            fit = fit[first:]
+        if documents and not fit(documents):
+            unfit = [document for document in documents if not fit([document])]
+            self._read(unfit, [_UNFIT] * len(unfit))
+            documents = self._unsettled(documents)
+        while documents:
+            self._send(documents[:first])
+            documents = documents[first:]
             first *= 4
+
+    def _unsettled(self, documents: Sequence[Document]) -> Sequence[Document]:
+        if not self._settled:
+            return documents
+        return [document for document in documents if _key(document) not in self._settled]
 
     def _send(self, documents: Sequence[Document]) -> None:
         parts = [documents]
@@ -359,7 +387,7 @@ class Delivery:
         """Give the connection up."""
         self._client.close()
 
-    def _try(self, documents: list[Document], first: int) -> bool:
+    def _try(self, documents: Sequence[Document], first: int) -> bool:
         self._tried_with = self._client.fingerprint()
         try:
             self.settle(documents, first)
@@ -379,22 +407,28 @@ class Delivery:
             return False
         self._failures = 0
         self._waiting = []
+        if not self._last_success:
+            health.changed()
         self._last_success = health.timestamp(time.time())
         self.condition.right()
         return True
 
-    def _wait(self, documents: list[Document], unavailable: Unavailable) -> None:
+    def _wait(self, documents: Sequence[Document], unavailable: Unavailable) -> None:
         self._waiting = documents
         self._next_try = self._clock() + min(2.0**self._failures, self._settings.retry_max)
         self._failures = min(self._failures + 1, 30)
         self.numbers["failed_requests"] += 1
         self._last_error = {"at": health.timestamp(time.time()), "what": str(unavailable)}
         if unavailable.fault != self.condition.fault:
-            number = health.queue().get("waiting", len(documents))
-            self.condition.wrong(unavailable.fault, f"{unavailable} {number} documents wait; none is lost.")
+            number = len(documents) + health.queue().get("waiting", 0)
+            self.condition.wrong(unavailable.fault, f"{unavailable} {number} documents wait.")
 
     def _read(self, documents: Sequence[Document], answers: Sequence[Answer]) -> None:
         """Take one request's answers in; Unavailable when any says that its document has to wait."""
+        if answers.count(_CREATED) == len(documents):
+            self.numbers["indexed"] += len(documents)
+            self._settled.update(map(_key, documents))
+            return
         refused = []
         waiting = None
         for document, answer in zip(documents, answers, strict=True):
@@ -411,7 +445,7 @@ class Delivery:
                 continue
             else:
                 refused.append((document, answer))
-            self._settled.add(document.key)
+            self._settled.add(_key(document))
         if refused:
             self._refuse(refused)
         if waiting:
@@ -460,6 +494,7 @@ class Elasticsearch(LogDestination):  # type: ignore[misc]
 
     _delivery: Delivery
     _record: Path
+    _attached = False
 
     def init(self, _options: object) -> bool:
         """Read the settings. Called again when syslog-ng reloads."""
@@ -487,12 +522,21 @@ class Elasticsearch(LogDestination):  # type: ignore[misc]
     def open(self) -> bool:
         """Whether it makes sense to give documents. syslog-ng asks every second while they wait."""
         self._delivery.forget()
-        return self._delivery.retry()
+        ready = self._delivery.retry()
+        if ready and not self._attached:
+            # syslog-ng attaches its thread to Python for each call anew, which costs more than the call itself.
+            # Once more, and it stays attached until close().
+            ctypes.pythonapi.PyGILState_Ensure()
+            self._attached = True
+        return ready
 
     def close(self) -> None:
         """End the connection, when syslog-ng stops or documents have to wait."""
         self._delivery.forget()
         self._delivery.close()
+        if self._attached:
+            ctypes.pythonapi.PyGILState_Release(_GIL_WAS_HELD)
+            self._attached = False
 
     def send(self, message: typing.Any) -> int:
         """Take one message into the batch."""

@@ -107,7 +107,7 @@ def timestamp(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
 
 
-def start(path: Path, period: float = 10) -> None:
+def start(path: Path, period: float = 5) -> None:
     """Have the record written to path every period seconds, from now until the process ends."""
     global _writer
     if _writer is None:

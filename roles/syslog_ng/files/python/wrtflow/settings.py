@@ -49,9 +49,6 @@ class Delivery:
     url: str = "https://localhost:9200"
     ca_file: str = "/etc/syslog-ng/wrtflow/elasticsearch-ca.crt"
     api_key_file: str = "/etc/syslog-ng/wrtflow/collector.api-key"
-    timeout: int = 10
-    retry_max: int = 30
-    spool_size: int = 64 * 1024 * 1024
     # How long a request may take before it counts as failed.
     timeout: float = 10.0
     # The longest pause between two tries while Elasticsearch takes nothing.
