@@ -1,0 +1,40 @@
+"""Names and addresses out of other people's text: the one form that wrtflow stores, or None.
+
+Whatever a device calls itself ends up in documents and on dashboards, so nothing passes here but what a
+name can be: letters, digits, hyphens and underscores in labels, and never something that reads as an address.
+"""
+
+from __future__ import annotations
+
+import re
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+
+# RFC 1123 with the underscores that devices do use. The last label isn't all digits: 1.2.3.4 is no name.
+_HOSTNAME = re.compile(r"(?:[a-z0-9_][a-z0-9_-]{0,62}\.)*(?=[a-z0-9_-]*[a-z_-])[a-z0-9_][a-z0-9_-]{0,62}")
+_MAC = re.compile(r"[0-9a-f]{2}([:-])[0-9a-f]{2}(?:\1[0-9a-f]{2}){4}")
+
+
+def hostname(text: str) -> str | None:
+    """Return the name in lower case and without the trailing dot; an IDN stays as it comes (xn--…)."""
+    if len(text) > 254:
+        return None
+    name = text.lower().removesuffix(".")
+    return name if _HOSTNAME.fullmatch(name) and len(name) < 254 else None
+
+
+def address(text: str) -> str | None:
+    """Return an IP address in its canonical form."""
+    try:
+        if ":" in text:
+            return inet_ntop(AF_INET6, inet_pton(AF_INET6, text))
+        return inet_ntop(AF_INET, inet_pton(AF_INET, text))
+    except (OSError, ValueError):
+        return None
+
+
+def mac(text: str) -> str | None:
+    """Return a device's MAC as AA-BB-CC-DD-EE-FF; None for all zeros and for group addresses too."""
+    lower = text.lower()
+    if not _MAC.fullmatch(lower) or int(lower[1], 16) & 1 or lower.strip("0:-") == "":
+        return None
+    return lower.upper().replace(":", "-")
