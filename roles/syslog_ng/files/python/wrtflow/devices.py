@@ -127,31 +127,31 @@ class Devices:
         ip, owner = address(words[1]), mac(words[2])
         if ip is None or owner is None:
             self.invalid += 1
-            return
-        with self._lock:
-            self._bind(ip, owner, Told.NEIGHBOUR, now)
+        elif not self._in_left_out_network(ip):
+            with self._lock:
+                self._bind(ip, owner, Told.NEIGHBOUR, now)
 
     def _lease(self, ip_text: str, mac_text: str, rest: list[str], now: float) -> None:
         ip, owner = address(ip_text), mac(mac_text)
         if ip is None or owner is None:
             self.invalid += 1
-            return
-        with self._lock:
-            self._bind(ip, owner, Told.LEASE, now)
-            name = self._name_of(rest)
-            if name is not None:
-                self._call(owner, name, now)
+        elif not self._in_left_out_network(ip):
+            with self._lock:
+                self._bind(ip, owner, Told.LEASE, now)
+                name = self._name_of(rest)
+                if name is not None:
+                    self._call(owner, name, now)
 
     def _lease6(self, ip_text: str, duid: str, rest: list[str], now: float) -> None:
         ip, owner = address(ip_text), _duid_mac(duid)
         if ip is None:
             self.invalid += 1
-            return
-        with self._lock:
-            if owner is not None:
-                self._bind(ip, owner, Told.DUID, now)
-            # Without a name too: the one that had the address before may have had one.
-            self._call(ip, self._name_of(rest), now)
+        elif not self._in_left_out_network(ip):
+            with self._lock:
+                if owner is not None:
+                    self._bind(ip, owner, Told.DUID, now)
+                # Without a name too: the one that had the address before may have had one.
+                self._call(ip, self._name_of(rest), now)
 
     def _name_of(self, rest: list[str]) -> str | None:
         """Return the name at the end of a line; of several words, or of other characters, it is none."""
@@ -161,8 +161,6 @@ class Devices:
         return name
 
     def _bind(self, ip: str, owner: str, told: Told, now: float) -> None:
-        if self._in_left_out_network(ip):
-            return
         known = self.bindings.get(ip)
         if known is not None:
             if known[1] > told and now - known[2] < LEASE:

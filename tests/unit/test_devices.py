@@ -1,0 +1,318 @@
+"""wrtflow.devices: who an address at home is, from lines as dnsmasq 2.91 and odhcpd write them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from wrtflow.devices import LEASE, LONGEST, Device, Devices
+from wrtflow.settings import SettingsError
+from wrtflow.wellformed import hostname, mac
+
+NOW = 1_700_000_000.0
+MAC = "02-AA-BB-CC-DD-01"
+OTHER = "02-AA-BB-CC-DD-02"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def known(lines: str = "", **options: object) -> Devices:
+    given_options = {"static": {}, "ttl": 30 * 86400, "size": 100, "clock": Clock(), **options}
+    devices = Devices(**given_options)
+    tell(devices, lines)
+    return devices
+
+
+def tell(devices: Devices, lines: str, now: float = NOW) -> None:
+    for line in lines.strip().splitlines():
+        if line.startswith("neigh"):
+            devices.observe_neighbour(line, now)
+        elif line.startswith("DHCPV6"):
+            devices.observe_odhcpd(line, now)
+        else:
+            devices.observe_dnsmasq(line, now)
+
+
+def test_a_lease_names_the_device() -> None:
+    devices = known("""
+DHCPDISCOVER(v0) 02:aa:bb:cc:dd:01
+DHCPOFFER(v0) 10.99.0.130 02:aa:bb:cc:dd:01
+DHCPREQUEST(v0) 10.99.0.130 02:aa:bb:cc:dd:01
+DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd:01 Camera
+""")
+    assert devices.device("10.99.0.134") == Device("camera", MAC)
+    # An offer is no lease, a neighbour's lease not ours.
+    assert devices.device("10.99.0.130") == Device(None, None)
+    assert devices.identity("10.99.0.134") == MAC
+    assert devices.identity("10.99.0.130") == "10.99.0.130"
+
+
+def test_a_lease_without_a_name_has_the_mac_and_keeps_a_name_known_before() -> None:
+    devices = known("DHCPACK(v0) 10.99.0.135 02:aa:bb:cc:dd:02 ")
+    assert devices.device("10.99.0.135") == Device(None, OTHER)
+    tell(devices, "DHCPACK(v0) 10.99.0.135 02:aa:bb:cc:dd:02 tv\nDHCPACK(v0) 10.99.0.135 02:aa:bb:cc:dd:02 ")
+    assert devices.device("10.99.0.135") == Device("tv", OTHER)
+
+
+def test_the_detailed_log_of_dhcp() -> None:
+    devices = known("""
+1498790981 client provides name: Camera
+1498790981 DHCPREQUEST(v0) 10.99.0.134 02:aa:bb:cc:dd:01
+1498790981 DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd:01 Camera
+1498790981 sent size:  6 option: 12 hostname  Camera
+3546195 DHCPREPLY(v0) fd99::130 00:03:00:01:02:aa:bb:cc:dd:01
+""")
+    assert devices.device("10.99.0.134") == devices.device("fd99::130") == Device("camera", MAC)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "DHCPREPLY(v0) fd99::169 00:03:00:01:02:aa:bb:cc:dd:01 ",
+        "DHCPREPLY(v0) fd99::169 00:01:00:01:32:98:32:20:02:aa:bb:cc:dd:01 ",
+        "DHCPV6 RENEW IA_NA from 0003000102aabbccdd01 on br-lan: ok fd99::168/128 fd99::169/128 ",
+        "DHCPV6 REQUEST IA_NA from 000100013298322002aabbccdd01 on br-lan: ok fd99::169/128 ",
+        "neigh fd99::169 02-AA-BB-CC-DD-01",
+        "neigh FD99:0::169 02:aa:bb:cc:dd:01",
+    ],
+)
+def test_an_ipv6_address_is_the_same_device_s(line: str) -> None:
+    devices = known("DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd:01 Camera")
+    assert devices.device("fd99::169") == Device(None, None)
+    tell(devices, line)
+    assert devices.device("fd99::169") == Device("camera", MAC)
+
+
+def test_an_address_made_of_a_mac_that_is_known_here() -> None:
+    devices = known()
+    assert devices.device("fd99::aa:bbff:fecc:dd01") == Device(None, None)
+    tell(devices, "DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd:01 Camera")
+    assert devices.device("fd99::aa:bbff:fecc:dd01") == Device("camera", MAC)
+    assert devices.device("fd99::aa:bbff:fecc:dd02") == Device(None, None)
+    assert devices.device("fd99:0:ff:fecc:1:2:3:4") == Device(None, None)
+
+
+def test_a_duid_of_an_interface_that_nobody_saw_is_no_mac() -> None:
+    devices = known("DHCPREPLY(v0) fd99::1 00:03:00:01:02:aa:bb:cc:dd:01 laptop")
+    assert devices.device("fd99::1") == Device("laptop", None)
+    tell(devices, "neigh fd99::1 02-AA-BB-CC-DD-02")
+    assert devices.device("fd99::1").mac == OTHER
+    # The wire knows better than a DUID.
+    tell(devices, "DHCPREPLY(v0) fd99::1 00:03:00:01:02:aa:bb:cc:dd:01 laptop", NOW + 60)
+    assert devices.device("fd99::1") == Device("laptop", OTHER)
+
+
+def test_a_lease_of_ipv6_alone_names_its_address_until_another_has_it() -> None:
+    devices = known("""
+DHCPREPLY(v0) fd99::1 00:02:00:00:ab:11:22:33 laptop
+SLAAC-CONFIRM(v0) fd99::2 tablet
+""")
+    assert devices.device("fd99::1") == Device("laptop", None)
+    assert devices.device("fd99::2") == Device("tablet", None)
+    tell(devices, "DHCPREPLY(v0) fd99::1 00:02:00:00:ab:11:22:34 ")
+    assert devices.device("fd99::1") == Device(None, None)
+
+
+def test_the_name_of_the_mac_comes_before_that_of_one_address() -> None:
+    devices = known("""
+DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd:01 Camera
+DHCPREPLY(v0) fd99::169 00:03:00:01:02:aa:bb:cc:dd:01 Camera6
+""")
+    assert devices.device("fd99::169") == Device("camera", MAC)
+
+
+def test_an_information_reply_without_an_address_tells_nothing() -> None:
+    devices = known(
+        "DHCPREPLY(v0) 00:02:00:00:ab:11:22:33 laptop\nDHCPREPLY(v0) 00:03:00:01:02:aa:bb:cc:dd:01 x"
+    )
+    assert len(devices.names) == len(devices.bindings) == 0
+
+
+def test_an_address_that_moves_takes_no_name_along() -> None:
+    moved: list[str] = []
+    devices = known("DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd:01 Camera", moved=moved.append)
+    assert moved == []
+    tell(devices, "DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd:02 ")
+    assert devices.device("10.99.0.134") == Device(None, OTHER)
+    assert moved == ["10.99.0.134"]
+    tell(devices, "SLAAC-CONFIRM(v0) fd99::2 tablet\nneigh fd99::2 02-AA-BB-CC-DD-01")
+    assert devices.device("fd99::2") == Device("camera", MAC)
+    tell(devices, "neigh fd99::2 02-AA-BB-CC-DD-02")
+    assert devices.device("fd99::2") == Device(None, OTHER)
+
+
+def test_a_device_that_is_renamed() -> None:
+    devices = known("DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd:01 Camera")
+    assert devices.device("10.99.0.134").name == "camera"
+    tell(devices, "DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd:01 garden")
+    assert devices.device("10.99.0.134").name == "garden"
+
+
+def test_behind_a_repeater_the_lease_tells_whose_the_address_is() -> None:
+    devices = known("DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd:01 Camera\nneigh 10.99.0.134 02-AA-BB-CC-DD-02")
+    assert devices.device("10.99.0.134") == Device("camera", MAC)
+    # But an old lease may have ended, and the address been given by hand.
+    tell(devices, "neigh 10.99.0.134 02-AA-BB-CC-DD-02", NOW + LEASE)
+    assert devices.device("10.99.0.134") == Device(None, OTHER)
+
+
+def test_the_settings_names_come_first_by_address_or_mac_in_any_writing() -> None:
+    static = {
+        "10.99.0.1": "Router",
+        "02aa.bbcc.dd01": "Garden camera",
+        "FD99::0:1": "nas",
+        OTHER.lower(): "tv",
+    }
+    devices = known("DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd:01 Camera", static=static)
+    assert devices.device("10.99.0.1") == Device("Router", None)
+    assert devices.device("fd99::1") == Device("nas", None)
+    assert devices.device("10.99.0.134") == Device("Garden camera", MAC)
+    assert devices.device("fd99::aa:bbff:fecc:dd02") == Device("tv", OTHER)
+    tell(devices, "neigh 10.99.0.1 02-AA-BB-CC-DD-01")
+    assert devices.device("10.99.0.1") == Device("Router", MAC)
+
+
+def test_what_was_not_seen_for_long_is_forgotten() -> None:
+    clock = Clock()
+    devices = known("DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd:01 Camera", ttl=100, clock=clock)
+    clock.now += 99
+    devices.refresh()
+    assert devices.device("10.99.0.134") == Device("camera", MAC)
+    clock.now += 2
+    devices.refresh()
+    assert devices.device("10.99.0.134") == Device(None, None)
+
+
+def test_memory_is_bounded() -> None:
+    devices = known(size=50)
+    for number in range(500):
+        high, low = divmod(number, 256)
+        tell(devices, f"DHCPACK(v0) 10.99.{high}.{low} 02:aa:bb:cc:{high:02x}:{low:02x} n{number}")
+        devices.device(f"10.98.{high}.{low}")
+    assert len(devices.bindings) == len(devices.names) == 50
+    assert len(devices._devices) <= 50
+
+
+@pytest.mark.parametrize("left_out", ["10.99.0.134", "10.99.0.128/28", MAC, "02:aa:bb:cc:dd:01"])
+def test_nothing_is_remembered_of_a_device_that_is_left_out(left_out: str) -> None:
+    devices = known(
+        "DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd:01 Camera\nDHCPACK(v0) 10.99.0.10 02:aa:bb:cc:dd:02 tv\n"
+        "DHCPREPLY(v0) 10.99.0.134 00:03:00:01:02:aa:bb:cc:dd:01 Camera",
+        left_out=[left_out],
+    )
+    assert devices.identity("10.99.0.134") == ""
+    assert devices.device("10.99.0.134").name is None
+    assert devices.identity("10.99.0.10") == OTHER
+    assert devices.device("10.99.0.10").name == "tv"
+    assert list(devices.names._cache) == [OTHER]
+    assert devices.left_out("10.99.0.134")
+    assert not devices.left_out(OTHER)
+    # Only by this are the flows of a MAC told, after a restart too.
+    assert devices.device("10.99.0.134").mac == (MAC if mac(left_out) else None)
+    assert devices.identity("no address") == "no address"
+
+
+def test_an_address_in_the_settings_is_never_taken_for_a_mac() -> None:
+    devices = known("DHCPACK(v0) 10.99.0.134 10:01:00:10:01:00 Camera", left_out=["100.100.100.100"])
+    assert devices.device("10.99.0.134").name == "camera"
+    assert devices.left_out("100.100.100.100")
+
+
+def test_mistakes_in_the_settings_are_named() -> None:
+    with pytest.raises(SettingsError, match="camera"):
+        known(static={"camera": "Camera"})
+    with pytest.raises(SettingsError, match="my phone"):
+        known(left_out=["my phone"])
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "x SRC=1.2.3.4",
+        "SRC=1.2.3.4",
+        'x"y',
+        "x\x1b[31m",
+        "b\u00fcro",
+        "caf\udce9",
+        "10.0.0.1",
+        "-x",
+        "a..b",
+        "x" * 64,
+        ".",
+        "a." * 127 + "b",
+        "<script>",
+        "x\x00y",
+    ],
+)
+def test_a_name_that_can_not_be_one_is_left_out_and_counted(rest: str) -> None:
+    devices = known()
+    devices.observe_dnsmasq(f"DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd:01 {rest}", NOW)
+    devices.observe_dnsmasq(f"DHCPREPLY(v0) fd99::1 00:03:00:01:02:aa:bb:cc:dd:01 {rest}", NOW)
+    assert devices.device("10.99.0.134") == devices.device("fd99::1") == Device(None, MAC)
+    assert devices.invalid == 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "DHCPACK(v0) 10.99.0.300 02:aa:bb:cc:dd:01 x",
+        "DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd x",
+        "DHCPACK(v0) 10.99.0.134 00:00:00:00:00:00 x",
+        "DHCPACK(v0) 10.99.0.134 ff:ff:ff:ff:ff:ff x",
+        "DHCPACK(v0) 10.99.0.134 06-02:aa:bb:cc:dd:01 x",
+        "neigh 10.99.0.134 33:33:00:00:00:01",
+        "neigh nowhere 02-AA-BB-CC-DD-01",
+        "DHCPREPLY(v0) nowhere 00:03:00:01:02:aa:bb:cc:dd:01 x",
+        "DHCPV6 RENEW IA_NA from 0003000102aabbccdd01 on br-lan: ok nowhere/128 ",
+    ],
+)
+def test_a_line_that_can_not_be_right_is_counted(line: str) -> None:
+    devices = known(line)
+    assert len(devices.names) == len(devices.bindings) == 0
+    assert devices.invalid == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "DHCPNAK(v0) 10.99.0.134 02:aa:bb:cc:dd:01 wrong address",
+        "DHCPRELEASE(v0) 10.99.0.134 02:aa:bb:cc:dd:01",
+        "RTR-ADVERT(v0) fd99::",
+        "DHCPV6 SOLICIT IA_NA from 0003000102aabbccdd01 on br-lan: no addresses available fd99::1/128",
+        "DHCPV6 RENEW IA_PD from 0003000102aabbccdd01 on br-lan: ok fd99:1::/64 ",
+        "neigh 10.99.0.134",
+        "prefix fd99::/64 br-lan",
+        "DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd:01 x".ljust(LONGEST + 1),
+    ],
+)
+def test_other_lines_tell_nothing(line: str) -> None:
+    devices = known()
+    devices.observe_dnsmasq(line, NOW)
+    devices.observe_odhcpd(line, NOW)
+    devices.observe_neighbour(line, NOW)
+    assert (len(devices.names), len(devices.bindings), devices.invalid) == (0, 0, 0)
+
+
+_KNOWN_WORDS = """DHCPACK(v0) DHCPREPLY(v0) SLAAC-CONFIRM(v0) DHCPV6 RENEW IA_NA from on br-lan: ok fd99::1/128 neigh 7
+    10.99.0.1 fd99::1 02:aa:bb:cc:dd:01 camera 0003000102aabbccdd01 00:03:00:01:02:aa:bb:cc:dd:01"""
+_WORDS = st.one_of(st.sampled_from(_KNOWN_WORDS.split()), st.text(max_size=8))
+
+
+@given(st.lists(st.lists(_WORDS, max_size=10).map(" ".join), max_size=8))
+def test_any_text_is_taken_and_gives_right_names_or_none(lines: list[str]) -> None:
+    devices = known()
+    for line in lines:
+        devices.observe_dnsmasq(line, NOW)
+        devices.observe_odhcpd(line, NOW)
+        devices.observe_neighbour(line, NOW)
+    for ip in devices.bindings._cache:
+        device = devices.device(ip)
+        assert device.name is None or hostname(device.name) == device.name
+        assert device.mac is None or mac(device.mac) == device.mac
+    for key, (name, _) in devices.names._cache.items():
+        assert name is None or any(name in line.lower() for line in lines)
+        assert mac(key) or "." in key or ":" in key
