@@ -9,7 +9,8 @@ its errors are those of Elasticsearch 9.2. It keeps documents in memory, searche
 How it misbehaves is a JSON object, PUT to /_double (a list: one for each of the next requests, the last stays):
 
     {}                                        as it should
-    {"status": 503, "type": "...", "reason": "..."}   the whole request is refused; "body": this text instead of JSON
+    {"status": 503, "type": "...", "match": "REGEX"}  a request is refused when a document's source matches (default:
+                                              always); "body": with this text, not with an error as Elasticsearch's
     {"item": 429, "type": "...", "match": "REGEX"}    documents whose source matches are refused (default: all)
     {"limit": 1000}                           413 for a body of more bytes than this; with "cut" a cut without a word
     {"wait": 5}                               the documents are taken, the answer comes after 5 s
@@ -66,7 +67,7 @@ class Bulk(http.server.ThreadingHTTPServer):
 
     def create(self, body: bytes, behaviour: Behaviour) -> list[dict[str, typing.Any]]:
         """Take the documents of a request in; one answer each."""
-        lines = body.splitlines()
+        lines = body.split(b"\n")[:-1]
         items = []
         for action, source in zip(lines[::2], lines[1::2], strict=True):
             target = json.loads(action)["create"]
@@ -113,6 +114,7 @@ class Request(http.server.BaseHTTPRequestHandler):
         if size > behaviour.get("limit", size):
             self._too_large(size, behaviour)
             return
+        cut = None if "limit" in behaviour else behaviour.get("cut")
         body = self._body()
         if self.headers["Authorization"] != f"ApiKey {self.server.api_key}":
             behaviour = {
@@ -120,15 +122,15 @@ class Request(http.server.BaseHTTPRequestHandler):
                 "type": "security_exception",
                 "reason": "unable to authenticate with API key",
             }
-        if behaviour.get("cut") == "before":
+        if cut == "before":
             self._cut()
-        elif "status" in behaviour:
+        elif "status" in behaviour and re.search(behaviour.get("match", ""), body.decode(errors="replace")):
             whole = {"error": _error(behaviour), "status": behaviour["status"]}
             self._answer(behaviour["status"], behaviour.get("body", whole))
         else:
             items = self.server.create(body, behaviour)
             time.sleep(behaviour.get("wait", 0))
-            if "cut" in behaviour:
+            if cut:
                 self._cut()
             else:
                 errors = any("error" in item["create"] for item in items)

@@ -316,7 +316,6 @@ class Delivery:
 
     def retry(self) -> bool:
         """Settle what waits, when it is time to try. True: nothing waits any more."""
-        self._waiting = self._unsettled(self._waiting)
         if not self._waiting:
             return True
         if self._clock() < self._next_try and self._client.fingerprint() == self._tried_with:
@@ -414,13 +413,15 @@ class Delivery:
         return True
 
     def _wait(self, documents: Sequence[Document], unavailable: Unavailable) -> None:
-        self._waiting = documents
+        self._waiting = self._unsettled(documents)
+        if len(self._waiting) < len(documents):
+            self._failures = 0
         self._next_try = self._clock() + min(2.0**self._failures, self._settings.retry_max)
         self._failures = min(self._failures + 1, 30)
         self.numbers["failed_requests"] += 1
         self._last_error = {"at": health.timestamp(time.time()), "what": str(unavailable)}
         if unavailable.fault != self.condition.fault:
-            number = len(documents) + health.queue().get("waiting", 0)
+            number = len(self._waiting) + health.queue().get("waiting", 0)
             self.condition.wrong(unavailable.fault, f"{unavailable} {number} documents wait.")
 
     def _read(self, documents: Sequence[Document], answers: Sequence[Answer]) -> None:

@@ -56,7 +56,7 @@ class Spool:
                     dropped += 1
                     continue
                 dropped += self._make_room(len(line))
-                # Opened each time: another process may have taken the file away to send it again.
+                # Opened each time: another process may have claimed the file.
                 with open(self._file_for(len(line)), "ab", opener=_private) as file:
                     file.write(line)
         return dropped
@@ -87,8 +87,10 @@ class Spool:
         return sorted(path for path in self._directory.glob("*") if path.suffix in {".jsonl", ".claimed"})
 
     def _file_for(self, size: int) -> Path:
-        # A file of another process is never appended to: its last line may be torn.
-        if self._current is None or _bytes(self._current) + size > self._limit // _FILES:
+        # A file of another process is never appended to: its last line may be torn. Nor is a name used twice: what
+        # was claimed under it may still be there.
+        taken = _bytes(self._current) if self._current else 0
+        if self._current is None or not taken or taken + size > self._limit // _FILES:
             self._current = self._directory / f"{time.time_ns():020d}.jsonl"
         return self._current
 
@@ -100,6 +102,7 @@ class Spool:
             oldest = files.pop(0)
             total -= _bytes(oldest)
             dropped += self._count(oldest, _bytes(oldest))
+            self._lines.pop(oldest.stem, None)
             oldest.unlink(missing_ok=True)
         return dropped
 

@@ -1,0 +1,760 @@
+"""wrtflow.delivery: whatever Elasticsearch answers, each document is in the end there once, or in the spool once.
+
+Over real TLS against molecule/doubles/bulk. The tests do what syslog-ng does with a destination: it keeps what
+flush() did not settle, asks open() every second, and then sends it again.
+"""
+
+import importlib.util
+import json
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from wrtflow import delivery, health, settings, spool
+
+specification = importlib.util.spec_from_file_location(
+    "bulk", Path(__file__).parents[2] / "molecule" / "doubles" / "bulk" / "bulk.py"
+)
+assert specification is not None
+assert specification.loader is not None
+bulk = importlib.util.module_from_spec(specification)
+sys.modules["bulk"] = bulk
+specification.loader.exec_module(bulk)
+
+KEY = "aWQ6c2VjcmV0"
+
+
+def certificate(directory: Path, name: str) -> Path:
+    """A certificate of its own authority for localhost, with its key in the same file."""
+    path = directory / f"{name}.pem"
+    subprocess.run(
+        f"openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN={name}"
+        f" -addext subjectAltName=DNS:localhost -keyout {path}.key -out {path}".split(),
+        check=True,
+        capture_output=True,
+    )
+    path.write_bytes(path.read_bytes() + Path(f"{path}.key").read_bytes())
+    return path
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    directory = tmp_path_factory.mktemp("certificates")
+    return certificate(directory, "ours"), certificate(directory, "other")
+
+
+@pytest.fixture
+def double(certificates: tuple[Path, Path]) -> Iterator[typing.Any]:
+    server = bulk.Bulk(("localhost", 0), str(certificates[0]), KEY)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Collector:
+    """A delivery in its directory, and syslog-ng's part: the queue of what isn't settled."""
+
+    def __init__(self, directory: Path, chosen: settings.Delivery) -> None:
+        self.settings = chosen
+        self.clock = Clock()
+        self.spool = spool.Spool(directory / "refused", chosen.spool_size)
+        self.delivery = delivery.Delivery(chosen, self.spool, clock=self.clock)
+        self.queue: list[delivery.Document] = []
+
+    def give(self, *documents: delivery.Document) -> bool:
+        self.queue += documents
+        for document in self.queue:
+            self.delivery.add(document)
+        settled = self.delivery.flush()
+        if settled:
+            self.queue = []
+        return settled
+
+    def later(self, seconds: float = 60) -> bool:
+        """What happens in the seconds to come; whether all is settled then."""
+        self.clock.now += seconds
+        return self.delivery.retry() and self.give()
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        return {name: number for name, number in self.delivery.numbers.items() if number}
+
+
+@pytest.fixture
+def collector(tmp_path: Path, double: typing.Any, certificates: tuple[Path, Path]) -> Iterator[Collector]:
+    (tmp_path / "ca.crt").write_bytes(certificates[0].read_bytes())
+    (tmp_path / "key").write_text(f"{KEY}\n")
+    made = Collector(
+        tmp_path,
+        settings.Delivery(
+            url=f"https://localhost:{double.server_port}",
+            ca_file=str(tmp_path / "ca.crt"),
+            api_key_file=str(tmp_path / "key"),
+            timeout=5,
+            retry_max=30,
+            spool_size=1 << 20,
+        ),
+    )
+    yield made
+    made.delivery.close()
+
+
+def document(number: int, source: str | None = None, index: str = "network-2026.11") -> delivery.Document:
+    text = json.dumps({"number": number}) if source is None else source
+    return delivery.Document(index.encode(), f"id{number}".encode(), text.encode())
+
+
+def documents(number: int) -> list[delivery.Document]:
+    return [document(i) for i in range(number)]
+
+
+def taken(double: typing.Any) -> list[str]:
+    return sorted(id_ for index in double.documents.values() for id_ in index)
+
+
+def ids(number: int) -> list[str]:
+    return sorted(f"id{i}" for i in range(number))
+
+
+# --- What is delivered
+
+
+def test_documents_arrive_as_they_are_in_their_index(collector: Collector, double: typing.Any) -> None:
+    assert collector.give(document(1, '{"city":"Malm\u00f6"}'), document(2, "{}", "network-2026.12"))
+    assert double.documents == {
+        "network-2026.11": {"id1": '{"city":"Malm\u00f6"}'},
+        "network-2026.12": {"id2": "{}"},
+    }
+    assert collector.numbers == {"indexed": 2}
+
+
+def test_what_is_there_already_is_delivered(collector: Collector, double: typing.Any) -> None:
+    assert collector.give(document(1))
+    assert collector.give(document(1), document(2))
+    assert collector.numbers == {"indexed": 2, "duplicates": 1}
+
+
+def test_the_connection_is_kept(collector: Collector, double: typing.Any) -> None:
+    assert all(collector.give(document(i)) for i in range(5))
+    assert double.connections == 1
+
+
+def test_an_address_with_a_path_is_a_proxys(collector: Collector, double: typing.Any, tmp_path: Path) -> None:
+    paths = []
+    double.RequestHandlerClass = type(
+        "Seen",
+        (bulk.Request,),
+        {"do_POST": lambda self: (paths.append(self.path), bulk.Request.do_POST(self))},
+    )
+    changed = {**vars(collector.settings), "url": f"{collector.settings.url}/elastic/"}
+    assert Collector(tmp_path, settings.Delivery(**changed)).give(document(1))
+    assert paths[0].startswith("/elastic/_bulk?")
+
+
+# --- What makes all documents wait
+
+WHOLE = [
+    {"status": 401, "type": "security_exception"},
+    {"status": 403, "type": "security_exception"},
+    {"status": 429, "type": "es_rejected_execution_exception"},
+    {"status": 500, "type": "exception"},
+    {"status": 503, "type": "cluster_block_exception"},
+    {"status": 502, "body": "<html>bad gateway</html>"},
+    {"status": 404, "body": "not here"},
+    {"status": 302, "body": ""},
+    {"status": 400, "body": "<html>The plain HTTP request was sent to HTTPS port</html>"},
+    {"status": 200, "body": "<html>please log in</html>"},
+    {"status": 200, "body": '{"items":[]}'},
+    {"status": 200, "body": "[]"},
+]
+
+
+@pytest.mark.parametrize("behaviour", WHOLE, ids=lambda behaviour: json.dumps(behaviour))
+def test_a_refused_request_waits_and_is_sent_again(
+    collector: Collector,
+    double: typing.Any,
+    capfd: pytest.CaptureFixture[str],
+    behaviour: dict[str, object],
+) -> None:
+    double.behaviour = [behaviour]
+    assert not collector.give(*documents(3))
+    assert not collector.later()
+    assert not collector.later()
+    assert (taken(double), collector.spool.size()) == ([], (0, 0))
+    assert collector.delivery.report()["state"] == "waiting"
+    (sentence,) = capfd.readouterr().err.splitlines()
+    assert sentence.startswith("<3>wrtflow: ")
+    assert sentence.endswith(" 3 documents wait.")
+    assert str(behaviour["status"]) in sentence or behaviour["status"] == 200
+
+    double.behaviour = [{}]
+    assert collector.later()
+    assert taken(double) == ids(3)
+    assert collector.numbers == {"indexed": 3, "failed_requests": 3}
+    assert "takes documents again" in capfd.readouterr().err
+    assert collector.delivery.report()["state"] == "delivering"
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (429, "cluster_block_exception"),
+        (503, "unavailable_shards_exception"),
+        (500, "exception"),
+        (403, "security_exception"),
+        (404, "index_not_found_exception"),
+        (400, "validation_exception"),
+    ],
+)
+def test_only_those_documents_wait_that_are_not_delivered(
+    collector: Collector, double: typing.Any, status: int, kind: str
+) -> None:
+    double.behaviour = [{"item": status, "type": kind, "match": "[02468]"}]
+    assert not collector.give(*documents(10))
+    assert taken(double) == ["id1", "id3", "id5", "id7", "id9"]
+    assert not collector.later()
+    double.behaviour = [{}]
+    assert collector.later()
+    assert taken(double) == ids(10)
+    # Nothing was sent twice, and nothing was spooled.
+    assert collector.numbers == {"indexed": 10, "failed_requests": 2}
+
+
+def test_the_sentence_about_a_wrong_key_says_what_to_do(
+    collector: Collector, double: typing.Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    double.api_key = "another"
+    assert not collector.give(*documents(2))
+    said = capfd.readouterr().err
+    assert "refuses the API key" in said
+    assert "401 security_exception: unable to authenticate" in said
+    assert "run the playbook" in said
+    report = collector.delivery.report()
+    assert "401" in str(report["reason"])
+    assert "401" in str(report["last_error"])
+
+
+def test_a_new_key_is_used_without_a_restart_and_without_a_pause(
+    collector: Collector, double: typing.Any, tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_text("wrong")
+    assert not collector.give(*documents(2))
+    assert not collector.later(0.5)
+    assert double.requests == 1
+    (tmp_path / "key").write_text(KEY)
+    assert collector.later(0)
+    assert taken(double) == ids(2)
+
+
+def test_a_key_that_was_revoked_while_the_connection_was_kept(
+    collector: Collector, double: typing.Any, tmp_path: Path
+) -> None:
+    assert collector.give(document(0))
+    double.api_key = "rotated"
+    (tmp_path / "key").write_text("rotated")
+    assert collector.give(document(1))
+    assert collector.numbers == {"indexed": 2}
+
+
+def test_another_authority_is_refused_and_the_right_one_is_taken_at_once(
+    collector: Collector,
+    double: typing.Any,
+    tmp_path: Path,
+    certificates: tuple[Path, Path],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "ca.crt").write_bytes(certificates[1].read_bytes())
+    assert not collector.give(document(0))
+    assert "is not trusted" in capfd.readouterr().err
+    assert (double.requests, taken(double)) == (0, [])
+    (tmp_path / "ca.crt").write_bytes(certificates[0].read_bytes())
+    assert collector.later(0)
+    assert taken(double) == ["id0"]
+
+
+def test_a_certificate_for_another_name_is_refused(
+    collector: Collector, double: typing.Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    changed = {**vars(collector.settings), "url": f"https://127.0.0.1:{double.server_port}"}
+    assert not Collector(tmp_path, settings.Delivery(**changed)).give(document(0))
+    assert "is not trusted (IP address mismatch" in capfd.readouterr().err
+    assert double.requests == 0
+
+
+@pytest.mark.parametrize("missing", ["key", "ca.crt"])
+def test_a_missing_file_makes_wait(
+    collector: Collector, tmp_path: Path, missing: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    content = (tmp_path / missing).read_bytes()
+    (tmp_path / missing).unlink()
+    assert not collector.give(document(0))
+    assert "can't be used" in capfd.readouterr().err
+    (tmp_path / missing).write_bytes(content)
+    assert collector.later(0)
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("http://localhost:9200", "is no https:// address"),
+        ("localhost:9200", "is no https:// address"),
+        ("https://nobody.invalid:9200", "has no address"),
+        ("https://localhost:1", "is not reached"),
+    ],
+)
+def test_an_address_that_does_not_work_makes_wait(
+    collector: Collector, tmp_path: Path, url: str, said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    changed = {**vars(collector.settings), "url": url}
+    assert not Collector(tmp_path, settings.Delivery(**changed)).give(document(0))
+    assert said in capfd.readouterr().err
+
+
+def test_a_server_that_speaks_no_tls_makes_wait(
+    collector: Collector, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def answer(server: socket.socket) -> None:
+        with server.accept()[0] as connection:
+            connection.recv(1000)
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    with socket.create_server(("localhost", 0)) as server:
+        thread = threading.Thread(target=answer, args=(server,))
+        thread.start()
+        changed = {**vars(collector.settings), "url": f"https://localhost:{server.getsockname()[1]}"}
+        assert not Collector(tmp_path, settings.Delivery(**changed)).give(document(0))
+        thread.join()
+    assert "is not reached" in capfd.readouterr().err
+
+
+def test_a_server_that_does_not_answer_makes_wait_and_doubles_nothing(
+    collector: Collector, double: typing.Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hasty = Collector(tmp_path, settings.Delivery(**{**vars(collector.settings), "timeout": 0.3}))
+    double.behaviour = [{"wait": 0.8}, {}]
+    assert not hasty.give(*documents(3))
+    assert "does not answer within 0.3 s" in capfd.readouterr().err
+    assert hasty.later()
+    assert taken(double) == ids(3)
+    assert hasty.numbers == {"duplicates": 3, "failed_requests": 1}
+
+
+# --- Pauses
+
+
+def test_the_pause_grows_to_its_limit_and_starts_anew(collector: Collector, double: typing.Any) -> None:
+    double.behaviour = [{"status": 503}]
+    assert not collector.give(document(0))
+    pauses, before = [], 1
+    for _ in range(150):
+        assert not collector.later(1)
+        if double.requests > before:
+            pauses.append(collector.clock.now)
+            before = double.requests
+    steps = [later - earlier for earlier, later in zip([1000.0, *pauses], pauses, strict=False)]
+    assert steps[:8] == [1, 2, 4, 8, 16, 30, 30, 30]
+    double.behaviour = [{}]
+    assert collector.later(30)
+    double.behaviour = [{"status": 503}]
+    assert not collector.give(document(1))
+    double.behaviour = [{}]
+    assert collector.later(1)
+
+
+def test_after_a_pause_few_are_sent_first(collector: Collector, double: typing.Any) -> None:
+    sizes = []
+    create = double.create
+
+    def counted(body: bytes, behaviour: dict[str, object]) -> object:
+        sizes.append(body.count(b"\n") // 2)
+        return create(body, behaviour)
+
+    double.create = counted
+    double.behaviour = [{"status": 429}, {}]
+    assert not collector.give(*documents(100))
+    assert collector.later()
+    assert sizes == [1, 4, 16, 64, 15]
+    assert taken(double) == ids(100)
+
+
+# --- Connections that end
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_cut_connection_loses_and_doubles_nothing(
+    collector: Collector, double: typing.Any, moment: str
+) -> None:
+    double.behaviour = [{"cut": moment}, {}]
+    assert not collector.give(*documents(3))
+    assert collector.later()
+    assert taken(double) == ids(3)
+    there = {"duplicates": 3} if moment == "after" else {"indexed": 3}
+    assert collector.numbers == {**there, "failed_requests": 1}
+
+
+@pytest.mark.parametrize("behaviour", [{"close": True}, {"cut": "before"}], ids=["idle", "in use"])
+def test_a_kept_connection_may_end_at_any_time(
+    collector: Collector, double: typing.Any, behaviour: dict[str, object]
+) -> None:
+    if "close" in behaviour:
+        double.behaviour = [behaviour, {}]
+        assert collector.give(document(0))
+    else:
+        assert collector.give(document(0))
+        double.behaviour = [behaviour, {}]
+    assert collector.give(document(1))
+    assert collector.give(document(2))
+    assert collector.numbers == {"indexed": 3}
+
+
+# --- Requests that are refused for what is in them
+
+
+def test_a_request_that_is_too_large_is_split(collector: Collector, double: typing.Any) -> None:
+    double.behaviour = [{"limit": 1000}]
+    assert collector.give(*documents(100))
+    assert taken(double) == ids(100)
+    assert collector.numbers == {"indexed": 100}
+
+
+def test_a_document_that_is_too_large_goes_to_the_spool(collector: Collector, double: typing.Any) -> None:
+    double.behaviour = [{"limit": 1000}]
+    large = document(9, json.dumps({"text": "x" * 2000}))
+    assert collector.give(*documents(5), large)
+    assert taken(double) == ids(5)
+    (kept,) = collector.spool.documents()
+    assert (kept.id, kept.status, kept.document) == ("id9", 413, large.source.decode())
+
+
+def test_what_breaks_large_requests_without_a_word_does_not_block(
+    collector: Collector, double: typing.Any
+) -> None:
+    double.behaviour = [{"limit": 1000, "cut": "before"}]
+    assert not collector.give(*documents(100))
+    # A try that gets some of them through is followed by the next at once.
+    assert any(collector.later(1) for _ in range(30))
+    assert taken(double) == ids(100)
+    assert collector.numbers["indexed"] == 100
+
+
+def test_one_document_that_spoils_a_request_is_found(collector: Collector, double: typing.Any) -> None:
+    double.behaviour = [{"status": 400, "type": "illegal_argument_exception", "match": "37"}]
+    assert collector.give(*documents(50))
+    assert taken(double) == sorted(set(ids(50)) - {"id37"})
+    (kept,) = collector.spool.documents()
+    assert (kept.id, kept.status, kept.kind) == ("id37", 400, "illegal_argument_exception")
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        document(7, '{"a":\n1}'),
+        document(7, ""),
+        delivery.Document(b"network", b"", b"{}"),
+        delivery.Document(b"", b"id7", b"{}"),
+        delivery.Document(b"network", b'id"7', b"{}"),
+        delivery.Document(b"network\n", b"id7", b"{}"),
+    ],
+)
+def test_what_would_break_a_request_is_never_sent(
+    collector: Collector, double: typing.Any, odd: delivery.Document
+) -> None:
+    assert collector.give(document(0), odd, document(1))
+    assert taken(double) == ["id0", "id1"]
+    (kept,) = collector.spool.documents()
+    assert delivery.Document.of(kept) == odd
+    assert collector.give(odd)
+    assert collector.numbers == {"indexed": 2, "refused": 2}
+
+
+# --- Documents that are refused
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, "document_parsing_exception"),
+        (400, "strict_dynamic_mapping_exception"),
+        (403, "cluster_block_exception"),
+        (400, "index_closed_exception"),
+    ],
+)
+def test_a_refused_document_goes_to_the_spool_and_the_others_pass(
+    collector: Collector,
+    double: typing.Any,
+    capfd: pytest.CaptureFixture[str],
+    status: int,
+    kind: str,
+) -> None:
+    double.behaviour = [{"item": status, "type": kind, "reason": "because", "match": "[13]"}]
+    assert collector.give(*documents(5))
+    assert taken(double) == ["id0", "id2", "id4"]
+    kept = list(collector.spool.documents())
+    assert [delivery.Document.of(refused) for refused in kept] == [document(1), document(3)]
+    assert {(refused.status, refused.kind, refused.reason) for refused in kept} == {(status, kind, "because")}
+    report = collector.delivery.report()
+    assert report["refusals"] == {f"{status} {kind}": 2}
+    assert report["state"] == "delivering"
+    assert collector.numbers == {"indexed": 3, "refused": 2}
+    # Each kind is said once, not each document.
+    (sentence,) = capfd.readouterr().err.splitlines()
+    assert f"({status} {kind}: because)" in sentence
+
+
+def test_a_refused_document_is_spooled_once_although_others_wait(
+    collector: Collector, double: typing.Any
+) -> None:
+    double.behaviour = [
+        {"item": 400, "type": "document_parsing_exception", "match": "1"},
+        {"item": 429, "match": "2"},
+        {"item": 429, "match": "2"},
+        {},
+    ]
+    assert collector.give(document(1))
+    assert not collector.give(document(1), document(2), document(3))
+    assert not collector.later()
+    assert collector.later()
+    assert [refused.id for refused in collector.spool.documents()] == ["id1"]
+
+
+def test_the_cause_is_part_of_the_reason() -> None:
+    error = {
+        "type": "t",
+        "reason": "failed to parse",
+        "caused_by": {"type": "n", "reason": 'For input string: "x"'},
+    }
+    assert delivery._error(error) == ("t", 'failed to parse: For input string: "x"')
+
+
+def test_a_full_spool_drops_the_oldest_and_counts_them(
+    collector: Collector, double: typing.Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    small = Collector(tmp_path, settings.Delivery(**{**vars(collector.settings), "spool_size": 20_000}))
+    double.behaviour = [{"item": 400}]
+    assert all(small.give(document(i, json.dumps({"text": "x" * 500}))) for i in range(50))
+    kept = [refused.id for refused in small.spool.documents()]
+    assert small.numbers == {"refused": 50, "lost": 50 - len(kept)}
+    assert kept == [f"id{i}" for i in range(50 - len(kept), 50)]
+    assert capfd.readouterr().err.count("is full: the oldest are dropped") == 1
+
+
+def test_a_spool_that_can_not_be_written_blocks_nothing(
+    collector: Collector, double: typing.Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "refused").write_text("a file where the directory should be")
+    double.behaviour = [{"item": 400, "match": "1"}]
+    assert collector.give(*documents(3))
+    assert collector.numbers == {"indexed": 2, "refused": 1, "lost": 1}
+    assert "can't be kept and are lost" in capfd.readouterr().err
+
+
+def test_a_fault_of_our_own_makes_wait_and_is_said(
+    collector: Collector,
+    double: typing.Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with monkeypatch.context() as broken:
+        broken.setattr(delivery, "_item", lambda item: 1 // 0)
+        double.behaviour = [{"item": 400}, {}]
+        assert not collector.give(*documents(2))
+        assert "ZeroDivisionError" in capfd.readouterr().err
+    assert collector.later()
+    assert taken(double) == ids(2)
+
+
+# --- Any order of anything
+
+
+class Scripted:
+    """In the client's place: each request meets the next fate; documents() is what Elasticsearch would hold."""
+
+    def __init__(self, fates: Sequence[typing.Any]) -> None:
+        self.fates = list(fates)
+        self.held: list[bytes] = []
+
+    def fingerprint(self) -> object:
+        return None
+
+    def close(self) -> None:
+        pass
+
+    def bulk(self, sent: Sequence[delivery.Document]) -> list[delivery.Answer]:
+        fate = self.fates.pop(0) if self.fates else 0
+        if fate == "unavailable":
+            raise delivery.Unavailable("503", "Away.")
+        if fate == "unfit":
+            raise delivery.Unfit(delivery.Answer(413))
+        return [self._one(item, (fate + position) % 7) for position, item in enumerate(sent)]
+
+    def _one(self, item: delivery.Document, fate: int) -> delivery.Answer:
+        if item.id in self.held:
+            return delivery.Answer(409)
+        if fate in {3, 5}:
+            return delivery.Answer(429 if fate == 3 else 400, "some_exception")
+        self.held.append(item.id)
+        return delivery.Answer(201)
+
+
+@hypothesis_settings(max_examples=200, deadline=None)
+@given(
+    fates=st.lists(st.one_of(st.sampled_from(["unavailable", "unfit"]), st.integers(0, 6)), max_size=30),
+    number=st.integers(1, 40),
+    lines=st.integers(1, 15),
+)
+def test_nothing_is_lost_and_nothing_is_doubled_whatever_happens(
+    tmp_path_factory: pytest.TempPathFactory, fates: list[typing.Any], number: int, lines: int
+) -> None:
+    kept = spool.Spool(tmp_path_factory.mktemp("any") / "refused", 1 << 20)
+    server = Scripted(fates)
+    clock = Clock()
+    sending = delivery.Delivery(settings.Delivery(), kept, typing.cast("delivery.Client", server), clock)
+    queue = documents(number)
+    connected = True
+    for _ in range(1000):
+        clock.now += 60
+        sending.forget()
+        connected = connected or sending.retry()
+        if not connected:
+            continue
+        batch = queue[:lines]
+        for item in batch:
+            sending.add(item)
+        connected = sending.flush()
+        if connected:
+            queue = queue[lines:]
+        if not queue:
+            break
+    assert queue == []
+    spooled = [refused.id.encode() for refused in kept.documents()]
+    assert sorted(server.held + spooled) == sorted(item.id for item in documents(number))
+    assert sending.numbers["duplicates"] == 0
+    assert not sending._settled
+
+
+# --- syslog-ng's side
+
+
+@pytest.fixture
+def destination(
+    collector: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[], delivery.Elasticsearch]:
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps({"state_directory": str(tmp_path), "delivery": vars(collector.settings)}))
+    monkeypatch.setattr(settings, "FILE", str(path))
+    monkeypatch.setattr(health, "_reports", {})
+    # The record is written by the test, not in the background.
+    monkeypatch.setattr(health, "start", lambda _path: None)
+
+    def start() -> delivery.Elasticsearch:
+        made = delivery.Elasticsearch()
+        assert made.init({})
+        return made
+
+    return start
+
+
+def message(number: int) -> dict[str, bytes]:
+    return {
+        f"wrtflow.{name}": value
+        for name, value in zip(("index", "id", "document"), document(number), strict=True)
+    }
+
+
+def test_a_message_of_syslog_ng_is_delivered(
+    destination: Callable[[], delivery.Elasticsearch], double: typing.Any
+) -> None:
+    started = destination()
+    assert started.flush() == started.SUCCESS
+    assert started.open()
+    assert [started.send(message(i)) for i in range(3)] == [started.QUEUED] * 3
+    assert started.flush() == started.SUCCESS
+    started.close()
+    assert taken(double) == ids(3)
+
+
+def test_syslog_ng_keeps_what_waits(
+    destination: Callable[[], delivery.Elasticsearch], double: typing.Any
+) -> None:
+    double.behaviour = [{"status": 503}]
+    started = destination()
+    assert started.open()
+    started.send(message(0))
+    assert started.flush() == started.NOT_CONNECTED
+    started.close()
+    assert not started.open()
+    double.behaviour = [{}]
+    started._delivery._next_try = 0
+    assert started.open()
+    assert taken(double) == ["id0"]
+    # syslog-ng sends it again: it is settled.
+    started.send(message(0))
+    assert started.flush() == started.SUCCESS
+    started.close()
+    assert double.requests == 2
+
+
+def test_a_message_without_a_document_goes_to_the_spool(
+    destination: Callable[[], delivery.Elasticsearch], tmp_path: Path
+) -> None:
+    started = destination()
+    started.send({})
+    assert started.flush() == started.SUCCESS
+    assert spool.Spool(tmp_path / "refused", 1 << 20).size()[0] == 1
+
+
+def test_the_numbers_go_on_after_a_restart(
+    destination: Callable[[], delivery.Elasticsearch], double: typing.Any, tmp_path: Path
+) -> None:
+    double.behaviour = [{"item": 400, "type": "t", "match": "1"}]
+    for number in range(3):
+        started = destination()
+        started.send(message(number))
+        started.flush()
+        started.close()
+        started.deinit()
+    record = health.read(tmp_path / "health.json")["delivery"]
+    assert isinstance(record, dict)
+    assert {name: record[name] for name in ("indexed", "refused", "refusals")} == {
+        "indexed": 2,
+        "refused": 1,
+        "refusals": {"400 t": 1},
+    }
+    assert record["spool"]["documents"] == 1
+
+
+def test_unusable_settings_keep_syslog_ng_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(settings, "FILE", str(tmp_path / "nowhere"))
+    assert not delivery.Elasticsearch().init({})
+    assert "can't start with these settings" in capfd.readouterr().err
+
+
+def test_an_authority_without_key_usage_is_trusted(collector: Collector, double: typing.Any) -> None:
+    # openssl's self-signed certificates have none, and Elastic's tool makes none; Python 3.13 refuses them by default.
+    assert collector.give(document(0))
+    context = collector.delivery._client._connection._context  # type: ignore[union-attr,attr-defined]
+    assert not context.verify_flags & ssl.VERIFY_X509_STRICT
+    assert context.verify_mode == ssl.CERT_REQUIRED
+    assert context.check_hostname
