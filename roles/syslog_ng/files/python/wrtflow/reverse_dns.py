@@ -6,6 +6,7 @@ would have), the time one look-up takes, and the answers that are kept.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -14,7 +15,6 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-import dns.exception
 import dns.nameserver
 import dns.rdatatype
 import dns.resolver
@@ -22,13 +22,16 @@ import dns.reversename
 from dns.rdtypes.ANY.PTR import PTR
 
 from .kept import Kept
-from .wellformed import hostname
+from .settings import SettingsError
+from .wellformed import address, hostname
 
 _log = logging.getLogger(__name__)
 
 RESOLV_CONF = "/etc/resolv.conf"
 # Seconds that an answer stands at least, however short its TTL.
 SHORTEST = 300.0
+# Seconds that a stop waits: syslog-ng stands still meanwhile.
+LAST_MOMENT = 0.5
 
 # (name, or None where there is none; valid until).
 Entry = tuple[str | None, float]
@@ -62,6 +65,7 @@ class ReverseDns:
         self._retry = retry
         self._resolv_conf = resolv_conf
         self._clock = clock
+        self._waiting = waiting
         self._queue: queue.Queue[str | None] = queue.Queue(waiting)
         # Waiting or being asked for: no address is asked for twice at a time.
         self._wanted: set[str] = set()
@@ -77,23 +81,31 @@ class ReverseDns:
 
     def start(self) -> None:
         """Start asking."""
-        self._stopping.clear()
+        # Its own queue: a thread of before a stop() may still be waiting for its last answer.
+        self._queue = queue.Queue(self._waiting)
+        self._stopping = threading.Event()
+        self._wanted.clear()
         for number in range(self._workers):
-            thread = threading.Thread(target=self._work, name=f"wrtflow-ptr-{number}", daemon=True)
+            name = f"wrtflow-ptr-{number}"
+            thread = threading.Thread(
+                target=self._work, args=(self._queue, self._stopping), name=name, daemon=True
+            )
             thread.start()
             self._threads.append(thread)
 
     def stop(self) -> None:
-        """Stop asking; returns within the time-out of a look-up."""
+        """Stop asking. Who waits for an answer is given a moment, and ends by itself with its time-out."""
         self._stopping.set()
-        self._drain()
-        for _ in self._threads:
-            self._queue.put(None)
-        deadline = time.monotonic() + self._timeout + 1
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()
+        with contextlib.suppress(queue.Full):
+            for _ in self._threads:
+                self._queue.put_nowait(None)
+        deadline = time.monotonic() + LAST_MOMENT
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         self._threads = []
-        self._drain()
 
     def want(self, ip: str) -> None:
         """Ask for the name of an address in the background, unless it is known or asked for already."""
@@ -118,30 +130,17 @@ class ReverseDns:
         """How many addresses wait to be asked for."""
         return self._queue.qsize()
 
-    def _drain(self) -> None:
-        try:
-            while True:
-                ip = self._queue.get_nowait()
-                if ip is not None:
-                    self._wanted.discard(ip)
-        except queue.Empty:
-            pass
-
-    def _work(self) -> None:
+    def _work(self, wanted: queue.Queue[str | None], stopping: threading.Event) -> None:
         source = _Resolver(self._resolvers, self._resolv_conf, self._timeout)
-        while (ip := self._queue.get()) is not None:
+        while (ip := wanted.get()) is not None and not stopping.is_set():
             started = time.monotonic()
-            try:
+            if address(ip) is None:
+                self.invalid += 1
+            else:
                 name, valid = self._look_up(source, ip)
                 self.names.put(ip, (name, self._clock() + valid))
-            except Exception:
-                # Whatever a server sends: the thread lives on, and the address is asked for again later.
-                self.failed += 1
-                self.names.put(ip, (None, self._clock() + self._retry))
-                _log.debug("reverse DNS of %s", ip, exc_info=True)
-            finally:
-                self._wanted.discard(ip)
-            self._stopping.wait(max(0.0, self._pause - (time.monotonic() - started)))
+            self._wanted.discard(ip)
+            stopping.wait(max(0.0, self._pause - (time.monotonic() - started)))
 
     def _look_up(self, source: _Resolver, ip: str) -> tuple[str | None, float]:
         """Return the name, if there is one, and for how many seconds that stands."""
@@ -152,8 +151,10 @@ class ReverseDns:
         except (dns.resolver.NXDOMAIN, dns.resolver.NoAnswer):
             self.none += 1
             return None, self._negative_ttl
-        except dns.exception.DNSException:
+        except Exception:
+            # Nobody answers, or nonsense: whatever a server sends, the thread lives on.
             self.failed += 1
+            _log.debug("reverse DNS of %s", ip, exc_info=True)
             return None, self._retry
         # Several names: always the same one of them.
         texts = sorted(str(cast("PTR", record).target) for record in answer)
@@ -200,7 +201,10 @@ class _Resolver:
 
 def _nameserver(text: str) -> dns.nameserver.Nameserver:
     host, _, port = text.partition("#")
-    return dns.nameserver.Do53Nameserver(host, int(port or 53))
+    number = int(port) if port.isdecimal() else 53
+    if address(host) is None or (port and not port.isdecimal()) or not 0 < number < 65536:
+        raise SettingsError(f"names: resolvers: {text!r} is not address or address#port")
+    return dns.nameserver.Do53Nameserver(host, number)
 
 
 def _entry(row: Any) -> Entry:
