@@ -743,6 +743,20 @@ def test_the_numbers_go_on_after_a_restart(
     assert record["spool"]["documents"] == 1
 
 
+def test_a_full_disk_buffer_is_said_once(
+    destination: Callable[[], delivery.Elasticsearch],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    destination()
+    for dropped in (0, 3, 4):
+        monkeypatch.setattr(health, "queue", lambda dropped=dropped: {"waiting": 9, "dropped": dropped})
+        assert health.collect()["queue"] == {"waiting": 9, "dropped": dropped}
+    assert [line for line in capfd.readouterr().err.splitlines() if "disk buffer" in line] == [
+        "<3>wrtflow: The disk buffer is full: 3 documents have been dropped since syslog-ng's start."
+    ]
+
+
 def test_unusable_settings_keep_syslog_ng_from_starting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -496,6 +496,8 @@ class Elasticsearch(LogDestination):  # type: ignore[misc]
     _delivery: Delivery
     _record: Path
     _attached = False
+    # Outlives a reload, as what it counts does.
+    _rarely = health.Rarely()
 
     def init(self, _options: object) -> bool:
         """Read the settings. Called again when syslog-ng reloads."""
@@ -510,9 +512,19 @@ class Elasticsearch(LogDestination):  # type: ignore[misc]
         )
         self._delivery.resume(health.read(self._record).get("delivery"))
         health.register("delivery", self._delivery.report)
-        health.register("queue", health.queue)
+        health.register("queue", self._queue)
         health.start(self._record)
         return True
+
+    def _queue(self) -> health.Report:
+        numbers = health.queue()
+        if numbers.get("dropped"):
+            self._rarely.say(
+                "dropped",
+                health.ERROR,
+                f"The disk buffer is full: {numbers['dropped']} documents have been dropped since syslog-ng's start.",
+            )
+        return numbers
 
     def deinit(self) -> None:
         """Keep the numbers for the next start."""
