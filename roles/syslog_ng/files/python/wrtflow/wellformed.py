@@ -16,7 +16,8 @@ _MAC = re.compile(r"[0-9a-f]{2}([:-])[0-9a-f]{2}(?:\1[0-9a-f]{2}){4}")
 
 def hostname(text: str) -> str | None:
     """Return the name in lower case and without the trailing dot; an IDN stays as it comes (xn--…)."""
-    if len(text) > 254:
+    # Before lower(): that would make a plain k of the Kelvin sign.
+    if not text.isascii() or len(text) > 254:
         return None
     name = text.lower().removesuffix(".")
     return name if _HOSTNAME.fullmatch(name) and len(name) < 254 else None
