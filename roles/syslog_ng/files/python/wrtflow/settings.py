@@ -68,6 +68,8 @@ class Settings:
     left_out: tuple[str, ...] = ()
     # Seconds without a DESTROY after which a flow ends as flow-timeout.
     flow_timeout: int = 7 * 86400
+    # Bytes of unparsed.log, and of the one before it.
+    unparsed_size: int = 10 * 1024 * 1024
     state_directory: str = "/var/lib/wrtflow"
     log_directory: str = "/var/log/wrtflow"
     geolite_directory: str = "/var/lib/GeoIP"
@@ -80,8 +82,8 @@ class Settings:
 
 
 def load(path: str | os.PathLike[str] | None = None) -> Settings:
-    """Read the settings from path (default: FILE); SettingsError names what is unreadable or unknown."""
-    path = path or FILE
+    """Read the settings from path, else $WRTFLOW_SETTINGS, else FILE; SettingsError names what is wrong."""
+    path = path or os.environ.get("WRTFLOW_SETTINGS", FILE)
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -1,0 +1,354 @@
+"""The collector's heart: what the parsers share, and what they do with a line, free of syslog-ng.
+
+One Core lives as long as the process; a reload of syslog-ng keeps it, unless the settings have changed.
+"""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import queue
+import sqlite3
+import threading
+import time
+import typing
+from collections.abc import Callable
+from pathlib import Path
+
+from wrtflow import document, flow, health, names, settings
+from wrtflow.firstseen import FirstSeen
+from wrtflow.geo import Place, Places
+from wrtflow.networks import Networks
+from wrtflow.openflows import Open, OpenFlows
+from wrtflow.unparsed import Unparsed
+
+# conntrack forgets no flow sooner than this after its last packet: a second NEW of the same tuple within it is the
+# same line again, and after it another flow, whose predecessor's DESTROY was lost.
+_DOUBLED = 10_000
+
+# Seconds between two writes of what is kept on disk.
+_SAVE = 1.0
+
+# Tuples of flows that are known to be open although grouping-by() has let go of them.
+_LEFT = 10_000
+
+
+class Finished(typing.NamedTuple):
+    """What the store needs of a flow."""
+
+    document: str
+    id: str
+    target: str
+
+
+class Unplaced(Exception):  # noqa: N818 (no error: a question)
+    """The flow's addresses have to be looked up first: see Core.unplaced()."""
+
+
+class Core:
+    """The parsers' common state. Every method may be called from any thread."""
+
+    def __init__(self, loaded: settings.Settings) -> None:
+        """Read nothing yet: start() does."""
+        self.settings = loaded
+        self.networks = Networks(loaded.home_networks, loaded.left_out, loaded.state_file("networks.json"))
+        self.places = Places(self.networks)
+        self.names = names.shared(loaded)
+        self.open = OpenFlows(loaded.state_file("open.sqlite"))
+        self.first = FirstSeen(loaded.state_file("first.sqlite"))
+        self.unparsed = Unparsed(Path(loaded.log_directory, "unparsed.log"), loaded.unparsed_size)
+        self.counts: collections.Counter[str] = collections.Counter()
+        # To end without a DESTROY; the Endings source sends them round through grouping-by().
+        self.endings: queue.SimpleQueue[Open | None] = queue.SimpleQueue()
+        self._left: dict[str, list[int]] = {}
+        self._routers: dict[str, str] = {}
+        self._boots: dict[str, str] = {}
+        self._stop = threading.Event()
+        self._keeper: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Read what was kept and begin to keep."""
+        self.names.start()
+        self.open.load()
+        self.first.load()
+        self._stop.clear()
+        self._keeper = threading.Thread(target=self._keep, name="wrtflow-core", daemon=True)
+        self._keeper.start()
+        health.register("flows", self.stats)
+
+    def stop(self) -> None:
+        """Write everything."""
+        self._stop.set()
+        if self._keeper is not None:
+            self._keeper.join()
+            self._keeper = None
+        self._save()
+        self.open.close()
+        self.unparsed.close()
+        self.names.stop()
+
+    def stats(self) -> dict[str, int]:
+        """Return the counters since the start, for the health record."""
+        return {**self.counts, "open": len(self.open), "first_contacts": len(self.first)}
+
+    # Before the correlation.
+
+    def line(self, text: str, sender: str) -> tuple[str, flow.Flow] | None:
+        """Take a router's line. Returns the key and the event of a flow, None for anything else.
+
+        flow.Refused: the line looks like a flow and is none, or is no syslog line.
+        """
+        self.counts["lines"] += 1
+        read = flow.read_line(text)
+        if isinstance(read, flow.Line):
+            self._other(read, sender)
+            return None
+        return self._event(read, f"{read.host}@{sender}")
+
+    def object(self, text: str, sender: str) -> tuple[str, flow.Flow] | None:
+        """Take a router's JSON object, as line() does."""
+        self.counts["lines"] += 1
+        read = flow.read_json(text)
+        host = read.host or self._routers.get(sender) or sender
+        return self._event(read, f"{host}@{sender}")
+
+    def refuse(self, sender: str, why: flow.Refused, text: str) -> None:
+        """Put a line that line() or object() refused into unparsed.log."""
+        self.counts["unparsed"] += 1
+        self.unparsed.write(sender, str(why), text)
+
+    def _event(self, read: flow.Flow, router: str) -> tuple[str, flow.Flow] | None:
+        source, destination = self._places(read)[:2]
+        if read.event == "UPDATE" or source.left_out or destination.left_out:
+            self.counts["ignored"] += 1
+            return None
+        if read.event == "NEW":
+            self.counts["new"] += 1
+            if not source.home:
+                self.names.want(source.ip)
+            if not destination.home:
+                self.names.want(destination.ip)
+        else:
+            self.counts["destroy"] += 1
+        return f"{router} {read.tuple}", read
+
+    def _places(self, read: flow.Flow) -> tuple[Place, Place, Place, Place]:
+        of = self.places.of
+        try:
+            places = of(read.orig[0]), of(read.orig[1]), of(read.reply[0]), of(read.reply[1])
+        except ValueError as error:
+            raise flow.Refused("not an address") from error
+        if len({place.version for place in places}) > 1:
+            raise flow.Refused("two families of addresses in one flow")
+        return places
+
+    def _other(self, read: flow.Line, sender: str) -> None:
+        """Learn from a router's other lines."""
+        self.counts["other"] += 1
+        self._routers[sender] = read.host
+        if read.program in ("dnsmasq", "dnsmasq-dhcp", "odhcpd"):
+            self.names.observe_dnsmasq(read.host, read.program, read.text, time.time())
+        elif read.program == "wrtflow-net":
+            self._told(read, f"{read.host}@{sender}")
+
+    def _told(self, read: flow.Line, router: str) -> None:
+        word, *rest = read.text.split() or [""]
+        if word == "neigh":
+            self.names.observe_neighbour(read.host, read.text, time.time())
+        elif word == "networks":
+            try:
+                self.networks.learn(router, rest)
+            except ValueError as error:
+                raise flow.Refused(str(error)) from error
+        elif word == "boot" and len(rest) == 1:
+            self._booted(router, rest[0])
+
+    def _booted(self, router: str, boot: str) -> None:
+        """End the flows that a router had open before it booted. Boot: what differs from boot to boot."""
+        before = self._boots.get(router)
+        self._boots[router] = boot
+        if before is None or before == boot:
+            return
+        for lost in self.open.older(now(), router):
+            self.endings.put(lost)
+
+    # After the correlation.
+
+    def finished(self, key: str, text: str, opened: str, get: Callable[[str], str] | None) -> Finished:
+        """Make the document of a flow that ended with this line (DESTROY; a JSON object).
+
+        Opened: the NEWs that grouping-by() had, as opening() wrote them, separated by commas.
+        Get: what geoip2() found, by name; None before it was asked. Unplaced where it has to be.
+        """
+        read = _read(text)
+        self._placed(self._places(read), get)
+        if read.end is not None or text.startswith("{"):
+            return self._document(key, document.END, read, read.start, read.end or now())
+        return self._document(key, document.END, read, self._start(key, read, opened), now())
+
+    def lost(
+        self, key: str, start: int, text: str, opened: str, get: Callable[[str], str] | None
+    ) -> Finished:
+        """Make the document of a flow whose DESTROY will not come; text is its NEW line."""
+        read = _read(text)
+        self._placed(self._places(read), get)
+        self.open.closed(key, start)
+        self._leave(key, [begun for begun, _ in _openings(opened) if begun != start])
+        return self._document(key, document.TIMEOUT, read, start, now())
+
+    def unplaced(self, text: str) -> tuple[str, str]:
+        """Return the source and the destination of a flow's line where they have to be looked up, "" where not."""
+        read = _read(text)
+        source, destination = self._places(read)[:2]
+        return "" if source.looked_up else source.ip, "" if destination.looked_up else destination.ip
+
+    def _start(self, key: str, read: flow.Flow, opened: str) -> int | None:
+        """Tell when the flow that ends began, in ms since 1970."""
+        left = self._left.pop(key, None)
+        openings = _openings(opened)
+        if left is None and len(openings) == 1:
+            start = openings[0][0]
+            self.open.closed(key, start)
+            return start
+        openings = sorted([(begun, "") for begun in left or ()] + openings)
+        if not flow.distinct(read.protocol, read.orig.source_port):
+            # First in, first out.
+            before = self.open.started(key)
+            if before is not None and (not openings or before < openings[0][0]):
+                start = before
+            elif openings:
+                start = openings.pop(0)[0]
+            else:
+                return None
+            self._leave(key, [begun for begun, _ in openings])
+            self.open.closed(key, start)
+            return start
+        if not openings:
+            start_or_none = self.open.started(key)
+            if start_or_none is not None:
+                self.open.closed(key, start_or_none)
+            return start_or_none
+        start, stamp = openings[0]
+        for begun, again in openings[1:]:
+            if begun - start > _DOUBLED and (not stamp or stamp != again):
+                self._lose(key, start)
+                start, stamp = begun, again
+            else:
+                self.open.closed(key, begun)
+        self.open.closed(key, start)
+        return start
+
+    def _lose(self, key: str, start: int) -> None:
+        for lost in self.open.older(start + 1):
+            if lost[:2] == (key, start):
+                self.endings.put(lost)
+
+    def _leave(self, key: str, starts: list[int]) -> None:
+        if starts and len(self._left) < _LEFT:
+            self._left[key] = sorted([*self._left.get(key, []), *starts])
+
+    def _placed(self, places: tuple[Place, ...], get: Callable[[str], str] | None) -> None:
+        source, destination = places[:2]
+        if source.looked_up and destination.looked_up:
+            return
+        if get is None:
+            raise Unplaced
+        if not source.looked_up:
+            source.put(lambda name: get(f"place.source.{name}"))
+        if not destination.looked_up:
+            destination.put(lambda name: get(f"place.destination.{name}"))
+
+    def _document(self, key: str, action: str, read: flow.Flow, start: int | None, end: int) -> Finished:
+        source, destination, translated, reply_destination = self._places(read)
+        where = document.direction(source, destination, translated)
+        moment = (end if start is None else start) / 1000
+        device = translated if translated.home else destination
+        source_named, destination_named, via = self._named(where, source, destination, device, moment)
+        first = where == "outbound" and self.first.meets(
+            (source_named.mac, source.ip) if source_named.mac else (source.ip,),
+            destination.country,
+            destination.system,
+        )
+        router = key.partition(" ")[0]
+        ended = document.Ended(read, router, action, start, end)
+        self.counts["flows"] += 1
+        return Finished(
+            document.document(
+                ended, source, destination, (translated, reply_destination),
+                (source_named, destination_named), via, where, first,
+            ),
+            document.identity(ended),
+            document.index(self.settings.index_prefix, end),
+        )  # fmt: skip
+
+    def _named(
+        self, where: str, source: Place, destination: Place, device: Place, moment: float
+    ) -> tuple[document.Named, document.Named, str]:
+        """Name both sides: devices at home by their names, remote ones by the site that the device asked for."""
+        known, site = self.names.device, self.names.site
+        if where == "outbound":
+            name, via = site(source.ip, destination.ip, moment)
+            return document.Named(*known(source.ip)), document.Named(name), via
+        if where == "inbound":
+            name, via = site(device.ip, source.ip, moment)
+            return document.Named(name), document.Named(*known(device.ip)), via
+        if where == "internal":
+            return document.Named(*known(source.ip)), document.Named(*known(destination.ip)), "none"
+        name, via = site(source.ip, destination.ip, moment)
+        return document.Named(site(destination.ip, source.ip, moment)[0]), document.Named(name), via
+
+    # In the background.
+
+    def _keep(self) -> None:
+        # Hourly for the default limit, oftener for a short one.
+        every = max(1, min(3600, self.settings.flow_timeout // 20))
+        for turn in itertools.count(1):
+            if self._stop.wait(_SAVE):
+                return
+            self._save()
+            if turn % every == 0:
+                self._expire()
+
+    def _save(self) -> None:
+        for part in (self.open, self.first):
+            try:
+                part.save()
+            except sqlite3.Error as error:
+                self.counts["save_errors"] += 1
+                _rarely.say("save", health.ERROR, f"what has to outlive a restart can't be written: {error}")
+
+    def _expire(self) -> None:
+        try:
+            for lost in self.open.older(now() - self.settings.flow_timeout * 1000):
+                self.endings.put(lost)
+        except sqlite3.Error as error:
+            _rarely.say("expire", health.ERROR, f"open flows can't be read: {error}")
+
+
+_rarely = health.Rarely()
+
+
+def opening(start: int, stamp: str) -> str:
+    """Write what grouping-by() keeps of a NEW: start is in ms since 1970."""
+    return f"{start} {stamp}"
+
+
+def _openings(opened: str) -> list[tuple[int, str]]:
+    found = []
+    for item in opened.split(","):
+        start, _, stamp = item.strip('"').partition(" ")
+        if start:
+            found.append((int(start), stamp))
+    return found
+
+
+def _read(text: str) -> flow.Flow:
+    read = flow.read_json(text) if text.startswith("{") else flow.read_line(text)
+    if not isinstance(read, flow.Flow):
+        raise TypeError("line() lets nothing but flows through")
+    return read
+
+
+def now() -> int:
+    """Return the time in ms since 1970."""
+    return time.time_ns() // 1_000_000

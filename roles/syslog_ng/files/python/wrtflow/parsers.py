@@ -1,0 +1,182 @@
+"""The classes that syslog-ng's configuration names, and nothing but the way between its messages and Core.
+
+Names on a message: flow.opened (NEW), flow.closed (the DESTROY's line or JSON object), flow.lost (start and NEW line
+of a flow whose DESTROY will not come), place.source and place.destination (to be looked up), and at last
+wrtflow.document, wrtflow.id and wrtflow.index. MESSAGE is the flow's key.
+"""
+
+from __future__ import annotations
+
+import threading
+import typing
+
+from wrtflow import core as cores
+from wrtflow import flow, health, settings
+
+try:
+    from syslogng import LogMessage, LogParser, LogSource  # type: ignore[import-not-found,unused-ignore]
+except ImportError:  # outside syslog-ng: the tests
+
+    class LogParser:  # type: ignore[no-redef]
+        """Stands in for syslog-ng's class."""
+
+    class LogSource:  # type: ignore[no-redef]
+        """Stands in for syslog-ng's class."""
+
+    LogMessage = dict
+
+Message = typing.Any
+
+_lock = threading.Lock()
+_users = 0
+_core: cores.Core | None = None
+
+
+def _start() -> cores.Core:
+    """Return the one Core, started. Counted: each has its _stop()."""
+    global _users, _core
+    with _lock:
+        loaded = settings.load()
+        if _core is None or (_users == 0 and _core.settings != loaded):
+            _core = cores.Core(loaded)
+        if _users == 0:
+            _core.start()
+        _users += 1
+        return _core
+
+
+def _stop() -> None:
+    global _users
+    with _lock:
+        _users -= 1
+        if _users == 0 and _core is not None:
+            _core.stop()
+
+
+class _Parser(LogParser):  # type: ignore[misc]
+    core: cores.Core
+
+    def init(self, options: dict[str, typing.Any]) -> bool:
+        try:
+            self.core = _start()
+        except (settings.SettingsError, ValueError) as error:
+            health.say(health.ERROR, f"the settings can't be used: {error}")
+            return False
+        return True
+
+    def deinit(self) -> None:
+        _stop()
+
+
+class Line(_Parser):
+    """Reads a router's line. Only flows pass."""
+
+    def parse(self, message: Message) -> bool:
+        """Make the message a flow event, cut down to its key where grouping-by() will hold it."""
+        text = message["MESSAGE"].decode("utf-8", "replace")
+        sender = message["SOURCEIP"].decode("ascii", "replace")
+        core = self.core
+        try:
+            found = core.line(text, sender)
+        except flow.Refused as why:
+            core.refuse(sender, why, text)
+            return False
+        if found is None:
+            return False
+        key, event = found
+        # The memory of an open flow is this message: in place of the line, the key needs no more room.
+        message["MESSAGE"] = key
+        if event.event == "NEW":
+            start = cores.now()
+            message["flow.opened"] = cores.opening(start, event.stamp)
+            core.open.opened(key, start, text)
+        else:
+            message["flow.closed"] = text
+        return True
+
+
+class Json(_Parser):
+    """Reads an object of ulogd's JSON output. Only ends of flows pass."""
+
+    def parse(self, message: Message) -> bool:
+        """Make the message a flow that is ready for its document: there is nothing to correlate."""
+        text = message["MESSAGE"].decode("utf-8", "replace")
+        sender = message["SOURCEIP"].decode("ascii", "replace")
+        try:
+            found = self.core.object(text, sender)
+        except flow.Refused as why:
+            self.core.refuse(sender, why, text)
+            return False
+        if found is None or found[1].event != "DESTROY":
+            return False
+        message["MESSAGE"] = found[0]
+        message["flow.closed"] = text
+        return True
+
+
+class Document(_Parser):
+    """Makes the document of an ended flow. False: its addresses have to be looked up first (see Unplaced)."""
+
+    placed = False
+
+    def parse(self, message: Message) -> bool:
+        """Put wrtflow.document, wrtflow.id and wrtflow.index on the message."""
+        key = message["MESSAGE"].decode()
+        opened = message["flow.opened"].decode("ascii")
+        get = (lambda name: message[name].decode("utf-8", "replace")) if self.placed else None
+        try:
+            closed = message["flow.closed"].decode("utf-8", "replace")
+            if closed:
+                finished = self.core.finished(key, closed, opened, get)
+            else:
+                start, _, line = message["flow.lost"].decode("utf-8", "replace").partition(" ")
+                finished = self.core.lost(key, int(start), line, opened, get)
+        except cores.Unplaced:
+            return False
+        message["wrtflow.document"], message["wrtflow.id"], message["wrtflow.index"] = finished
+        return True
+
+
+class PlacedDocument(Document):
+    """The same, with what geoip2() has found."""
+
+    placed = True
+
+
+class Unplaced(_Parser):
+    """Tells geoip2() which addresses to look up."""
+
+    def parse(self, message: Message) -> bool:
+        """Put place.source and place.destination on the message, where they are to be looked up."""
+        source, destination = self.core.unplaced(
+            message["flow.closed"].decode("utf-8", "replace")
+            or message["flow.lost"].decode("utf-8", "replace").partition(" ")[2]
+        )
+        message["place.source"], message["place.destination"] = source, destination
+        return True
+
+
+class Endings(LogSource):  # type: ignore[misc]
+    """Flows whose DESTROY will not come. They go through grouping-by(), which lets go of them, to their documents."""
+
+    core: cores.Core
+
+    def init(self, options: dict[str, typing.Any]) -> bool:
+        """Take the Core's endings."""
+        self.core = _start()
+        return True
+
+    def deinit(self) -> None:
+        """Let go of the Core."""
+        _stop()
+
+    def run(self) -> None:
+        """Post endings until request_exit()."""
+        while (lost := self.core.endings.get()) is not None:
+            message = LogMessage(lost.key)
+            message["flow.lost"] = f"{lost.start} {lost.line}"
+            self.post_message(message)
+
+    def request_exit(self) -> None:
+        """Make run() return."""
+        self.core.endings.put(None)

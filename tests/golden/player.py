@@ -1,0 +1,275 @@
+#!/usr/bin/python3
+"""Plays a case of tests/golden to a syslog-ng with the collector's own fragments, and prints its documents.
+
+Runs where the collector is installed, beside it: with a configuration, ports and state of its own, and a file in
+place of Elasticsearch. Usage: player.py CASE.log
+
+A case's lines are sent as they are, by TCP. Lines that begin with # are for the reader, and those with #! are orders:
+
+    #! wait SECONDS            before the next line
+    #! udp | tcp | json        how the next lines are sent (json: to the port for ulogd's objects)
+    #! connection NAME         over another connection
+    #! from ADDRESS            as another router (127.0.0.x)
+    #! raw TEXT                send this; \\x00 and the like are bytes
+    #! repeat COUNT            send the next line so many times
+    #! restart | reload | kill syslog-ng
+    #! settings {JSON}         before the start, on top of the collector's settings
+    #! until COUNT             wait until there are so many documents
+
+In the documents times near now are written as seconds from the first line (T+2), durations in whole seconds.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+CONFIGURATION = Path("/etc/syslog-ng")
+FRAGMENTS = ("00-chain", "10-source", "20-parse", "30-correlate", "40-enrich")
+PATIENCE = 20
+
+
+def main() -> None:
+    """Play the case that is named."""
+    case = Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()
+    with tempfile.TemporaryDirectory(prefix="golden-") as folder:
+        collector = Collector(Path(folder), settings_of(case))
+        try:
+            Player(collector).play(case)
+            result = {"documents": collector.documents()}
+            if unparsed := collector.unparsed():
+                result["unparsed"] = unparsed
+        finally:
+            collector.stop()
+    print(json.dumps(result, indent=2, ensure_ascii=False))
+
+
+def settings_of(case: list[str]) -> dict:
+    """Return what the case sets."""
+    found: dict = {}
+    for line in case:
+        if line.startswith("#! settings "):
+            found.update(json.loads(line.removeprefix("#! settings ")))
+    return found
+
+
+class Collector:
+    """A syslog-ng of its own with the installed fragments."""
+
+    def __init__(self, folder: Path, changes: dict) -> None:
+        """Write the configuration and start."""
+        self.folder = folder
+        self.began = 0.0
+        self.port, self.json_port = free_port(), free_port()
+        settings = json.loads((CONFIGURATION / "wrtflow/settings.json").read_text())
+        settings |= {"state_directory": str(folder), "log_directory": str(folder)}
+        # A golden document knows no name that is not in its own lines.
+        settings["names"] |= {"resolvers": ["127.0.0.1#9"]}
+        settings |= changes
+        (folder / "settings.json").write_text(json.dumps(settings))
+        (folder / "syslog-ng.conf").write_text(self._configuration(settings))
+        self.start()
+
+    def _configuration(self, settings: dict) -> str:
+        fragments = "\n".join((CONFIGURATION / f"conf.d/{name}.conf").read_text() for name in FRAGMENTS)
+        ports = re.findall(r"^\s+port\((\d+)\)", fragments, re.MULTILINE)
+        for old, new in zip(dict.fromkeys(ports), (self.port, self.json_port), strict=True):
+            fragments = fragments.replace(f"port({old})", f"port({new})")
+        fragments = re.sub(r"timeout\(\d+\)", f"timeout({settings['flow_timeout'] + 86400})", fragments)
+        template = "${wrtflow.index} ${wrtflow.id} ${wrtflow.document}\\n"
+        return (
+            f'@version: 4.8\n@include "scl.conf"\n{fragments}\n'
+            f'destination d_wrtflow_store {{ file("{self.folder}/documents" template("{template}")); }};\n'
+        )
+
+    def start(self) -> None:
+        """Start and wait until it listens."""
+        self._process = subprocess.Popen(
+            [
+                "syslog-ng", "--foreground", "--no-caps", f"--cfgfile={self.folder}/syslog-ng.conf",
+                f"--persist-file={self.folder}/persist", f"--control={self.folder}/control",
+                f"--pidfile={self.folder}/pid",
+            ],
+            env=os.environ | {"WRTFLOW_SETTINGS": f"{self.folder}/settings.json"},
+            stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+        await_(lambda: connects(self.port), "syslog-ng does not listen")
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        """End it."""
+        self._process.send_signal(how)
+        self._process.wait(PATIENCE)
+
+    def reload(self) -> None:
+        """Have it read its configuration again."""
+        subprocess.run(
+            ["syslog-ng-ctl", "reload", f"--control={self.folder}/control"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+
+    def count(self) -> int:
+        """Count the documents so far."""
+        file = self.folder / "documents"
+        return file.read_text().count("\n") if file.exists() else 0
+
+    def received(self) -> int:
+        """Count the lines that the sources have taken."""
+        answer = subprocess.run(
+            ["syslog-ng-ctl", "stats", f"--control={self.folder}/control"],
+            check=True, capture_output=True, text=True,
+        ).stdout  # fmt: skip
+        return sum(
+            int(line.rpartition(";")[2])
+            for line in answer.splitlines()
+            if line.startswith("source;s_wrtflow_") and ";processed;" in line and "endings" not in line
+        )
+
+    def documents(self) -> list[dict]:
+        """Return the documents in the order they were written, with their ids and indices."""
+        file = self.folder / "documents"
+        found = []
+        for line in file.read_text().splitlines() if file.exists() else []:
+            index, ident, text = line.split(" ", 2)
+            document = json.loads(text)
+            assert re.fullmatch(r"[A-Za-z0-9_-]{12}", ident), ident
+            assert index == f"network-{document['event']['end'][:7].replace('-', '.')}", index
+            found.append({"_id": ident} | self._relative(document))
+        numbers: dict[str, int] = {}
+        for document in found:
+            document["_id"] = f"id {numbers.setdefault(document['_id'], len(numbers) + 1)}"
+        return found
+
+    def unparsed(self) -> list[str]:
+        """Return what is in unparsed.log, without the times."""
+        file = self.folder / "unparsed.log"
+        return [line.partition(" ")[2] for line in file.read_text().splitlines()] if file.exists() else []
+
+    def _relative(self, document: dict) -> dict:
+        event = document["event"]
+        assert document["@timestamp"] == event["end"]
+        for name in ("start", "end"):
+            if name in event:
+                event[name] = self._near(event[name])
+        document["@timestamp"] = event["end"]
+        if "duration" in event and event["end"].startswith("T"):
+            event["duration"] = round(event["duration"] / 1e9) * 10**9
+        return document
+
+    def _near(self, text: str) -> str:
+        seconds = datetime.datetime.fromisoformat(text).timestamp() - self.began
+        return f"T+{round(seconds)}" if -60 < seconds < 600 else text
+
+
+class Player:
+    """Sends a case's lines."""
+
+    def __init__(self, collector: Collector) -> None:
+        """Begin with one TCP connection from 127.0.0.1."""
+        self._collector = collector
+        self._how, self._name, self._from = "tcp", "1", "127.0.0.1"
+        self._sockets: dict[tuple[str, str, str], socket.socket] = {}
+        self._sent = 0
+        self._repeat = 1
+
+    def play(self, case: list[str]) -> None:
+        """Send all and wait until all is through."""
+        self._collector.began = time.time()
+        for line in case:
+            if line.startswith("#!"):
+                self._order(*line.removeprefix("#! ").partition(" ")[::2])
+            elif line and not line.startswith("#"):
+                self._send(line.encode())
+        self._settle()
+
+    def _order(self, order: str, argument: str) -> None:
+        match order:
+            case "wait":
+                time.sleep(float(argument))
+            case "udp" | "tcp" | "json":
+                self._how = order
+            case "connection":
+                self._name = argument
+            case "from":
+                self._from = argument
+            case "raw":
+                self._send(argument.encode("latin-1").decode("unicode_escape").encode("latin-1"))
+            case "repeat":
+                self._repeat = int(argument)
+            case "until":
+                await_(lambda: self._collector.count() >= int(argument), f"fewer than {argument} documents")
+            case "reload":
+                self._settle()
+                self._collector.reload()
+            case "restart" | "kill":
+                self._settle()
+                for connection in self._sockets.values():
+                    connection.close()
+                self._sockets = {}
+                self._sent = 0
+                self._collector.stop(signal.SIGKILL if order == "kill" else signal.SIGTERM)
+                self._collector.start()
+            case "settings":
+                pass
+            case _:
+                raise ValueError(f"no such order: {order}")
+
+    def _send(self, line: bytes) -> None:
+        key = (self._how, self._name, self._from)
+        if key not in self._sockets:
+            kind = socket.SOCK_DGRAM if self._how == "udp" else socket.SOCK_STREAM
+            connection = socket.socket(socket.AF_INET, kind)
+            connection.bind((self._from, 0))
+            port = self._collector.json_port if self._how == "json" else self._collector.port
+            connection.connect(("127.0.0.1", port))
+            self._sockets[key] = connection
+        for _ in range(self._repeat):
+            self._sockets[key].sendall(line if self._how == "udp" else line + b"\n")
+            # Between two connections nothing but our patience keeps the order.
+            if len(self._sockets) > 1:
+                self._settle(1)
+            self._sent += 1
+        self._repeat = 1
+
+    def _settle(self, more: int = 0) -> None:
+        """Wait until syslog-ng has taken what was sent, and written its documents."""
+        await_(lambda: self._collector.received() >= self._sent + more, "lines are missing")
+        before = -1
+        while (now := self._collector.count()) != before:
+            before = now
+            time.sleep(0.3)
+
+
+def await_(condition, otherwise: str) -> None:
+    """Wait for the condition; RuntimeError when patience ends."""
+    end = time.monotonic() + PATIENCE
+    while not condition():
+        if time.monotonic() > end:
+            raise RuntimeError(otherwise)
+        time.sleep(0.05)
+
+
+def connects(port: int) -> bool:
+    """Whether somebody listens."""
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", port)) == 0
+
+
+def free_port() -> int:
+    """Return a port that nobody listens at."""
+    with socket.socket() as connection:
+        connection.bind(("127.0.0.1", 0))
+        return connection.getsockname()[1]
+
+
+if __name__ == "__main__":
+    main()
