@@ -10,10 +10,10 @@ import threading
 from pathlib import Path
 
 from . import keystore, reset_password
-from .core import Core, CoreGone
+from .core import Core, CoreGoneError
 from .front import Front, Server
 from .security import Security
-from .settings import BadSettings, Settings, read
+from .settings import BadSettingsError, Settings, read
 from .store import Store
 
 HOME = Path(os.environ.get("ES_HOME", "/usr/share/elasticsearch"))
@@ -37,7 +37,9 @@ def tls(settings: Settings) -> ssl.SSLContext | None:
     try:
         context.load_cert_chain(settings.file("certificate"), settings.file("key"))
     except (OSError, ssl.SSLError) as error:
-        raise BadSettings(f"failed to load SSL configuration [xpack.security.http.ssl]: {error}") from error
+        raise BadSettingsError(
+            f"failed to load SSL configuration [xpack.security.http.ssl]: {error}"
+        ) from error
     return context
 
 
@@ -78,7 +80,7 @@ def main(arguments: list[str]) -> int:
     pidfile = rest[rest.index("-p") + 1] if "-p" in rest else None
     try:
         return serve("--quiet" in rest or "-q" in rest, pidfile)
-    except (BadSettings, CoreGone) as error:
+    except (BadSettingsError, CoreGoneError) as error:
         print(f"ERROR: {error}", file=sys.stderr)
         return 1
 

@@ -14,7 +14,7 @@ class Answer:
     headers: list[tuple[str, str]] = field(default_factory=list)
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """Ends a request with an error in Elasticsearch's shape."""
 
     def __init__(self, status: int, kind: str, reason: str, header: dict[str, Any] | None = None) -> None:
@@ -45,6 +45,6 @@ def answer(body: Any, status: int = 200, headers: list[tuple[str, str]] | None =
     )
 
 
-def bad_request(reason: str, kind: str = "illegal_argument_exception") -> Refused:
+def bad_request(reason: str, kind: str = "illegal_argument_exception") -> RefusedError:
     """Return a 400."""
-    return Refused(400, kind, reason)
+    return RefusedError(400, kind, reason)

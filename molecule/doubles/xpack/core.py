@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from .answers import Answer, Refused
+from .answers import Answer, RefusedError
 from .settings import Settings, jvm_options
 
 PORT = 9201
@@ -19,7 +19,7 @@ HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "upgra
 PR_SET_PDEATHSIG = 1
 
 
-class CoreGone(Exception):
+class CoreGoneError(Exception):
     """The core's process ended."""
 
 
@@ -66,11 +66,11 @@ class Core:
         """Return when the core has recovered its state and answers."""
         while True:
             if self.process and self.process.poll() is not None:
-                raise CoreGone(f"the core ended with status {self.process.returncode}")
+                raise CoreGoneError(f"the core ended with status {self.process.returncode}")
             try:
                 if self.ask("GET", "/_cluster/health?wait_for_events=normal&timeout=60s").status == 200:
                     return
-            except Refused:
+            except RefusedError:
                 time.sleep(0.1)
 
     def ask(
@@ -94,7 +94,7 @@ class Core:
                 break
             kept = [(name, value) for name, value in response.getheaders() if name.lower() not in HOP]
             return Answer(response.status, data, kept)
-        raise Refused(503, "no_shard_available_action_exception", "the core does not answer")
+        raise RefusedError(503, "no_shard_available_action_exception", "the core does not answer")
 
     def json(self, method: str, path: str, query: str = "", body: Any = None) -> tuple[int, Any]:
         """Ask the core a JSON question of the double's own."""

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from . import VERSION, lifecycle
 from .actions import Wanted, wanted
-from .answers import Answer, Refused, answer, bad_request
+from .answers import Answer, RefusedError, answer, bad_request
 from .core import Core
 from .privileges import Subject
 from .security import Security, denied
@@ -79,11 +79,11 @@ class Front:
             if self._security:
                 subject = self._security.authenticate(request.headers.get("authorization"), request.path)
             return self._dispatch(request, subject)
-        except Refused as refusal:
+        except RefusedError as refusal:
             return refusal.answer()
         except Exception:
             traceback.print_exc()
-            return Refused(500, "exception", "the double failed: see the journal").answer()
+            return RefusedError(500, "exception", "the double failed: see the journal").answer()
 
     def _dispatch(self, request: Request, subject: Subject | None) -> Answer:
         want = wanted(request.method, request.path)
@@ -98,8 +98,8 @@ class Front:
                 )
             case ["_xpack"]:
                 features = {"security": bool(self._security), "ilm": True}
-                return answer({"license": {"type": "basic", "mode": "basic", "status": "active"},
-                               "features": {n: {"available": True, "enabled": on} for n, on in features.items()}})  # fmt: skip
+                shown = {name: {"available": True, "enabled": on} for name, on in features.items()}
+                return answer({"license": {"type": "basic", "status": "active"}, "features": shown})
             case ["_security", *rest] if self._security and subject:
                 return self._security.call(subject, request.method, rest, request.query, request.json())
             case ["_ilm", *rest]:
@@ -220,7 +220,7 @@ class Front:
         """Pass on the actions that are granted; the others get a 403 each, inside the answer's 200."""
         if subject is None or subject.may_on("indices:anything", "*"):
             return request.forward(self._core)
-        verdicts: dict[tuple[str, str], Refused | None] = {}
+        verdicts: dict[tuple[str, str], RefusedError | None] = {}
         granted: list[bytes] = []
         refused: list[tuple[int, dict[str, Any]]] = []
         count = 0
@@ -257,13 +257,13 @@ class Front:
             result["items"].insert(position, item)
         return answer({**result, "errors": True})
 
-    def _bulk_verdict(self, subject: Subject, kind: str, index: str) -> Refused | None:
+    def _bulk_verdict(self, subject: Subject, kind: str, index: str) -> RefusedError | None:
         try:
             if not subject.may_on(BULK_ACTIONS[kind], index):
                 raise denied(subject, BULK_ACTIONS[kind], [index])
             if kind != "delete":
                 self._authorize_auto_create(subject, index)
-        except Refused as refusal:
+        except RefusedError as refusal:
             return refusal
         return None
 
@@ -278,7 +278,9 @@ class Front:
                 return answer({name: self._policy(name) for name in policies})
             case "GET", ["policy", name]:
                 if name not in policies:
-                    raise Refused(404, "resource_not_found_exception", f"Lifecycle policy not found: {name}")
+                    raise RefusedError(
+                        404, "resource_not_found_exception", f"Lifecycle policy not found: {name}"
+                    )
                 return answer({name: self._policy(name)})
             case "PUT", ["policy", name]:
                 policy = lifecycle.check(request.json())
@@ -295,7 +297,9 @@ class Front:
                         f"Cannot delete policy [{name}]. It is in use by one or more indices: {users}"
                     )
                 if name not in policies:
-                    raise Refused(404, "resource_not_found_exception", f"Lifecycle policy not found: {name}")
+                    raise RefusedError(
+                        404, "resource_not_found_exception", f"Lifecycle policy not found: {name}"
+                    )
                 self._store.put("policies", name, None)
                 return answer({"acknowledged": True})
         raise bad_request(f"no handler found for uri [{request.path}] and method [{request.method}]")

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 NAME = "elasticsearch.keystore"
-USAGE = "usage: elasticsearch-keystore create|list|has-passwd|upgrade|show NAME|add [-x|--stdin] [-f] NAME...|remove NAME..."
+USAGE = "usage: elasticsearch-keystore create|list|has-passwd|upgrade|show NAME|add [-x] [-f] NAME...|remove NAME..."
 
 
 def load(config: Path) -> dict[str, str]:
@@ -21,7 +21,8 @@ def load(config: Path) -> dict[str, str]:
 def save(config: Path, entries: dict[str, str]) -> None:
     """Write the keystore in one step, readable as before."""
     new = config / f"{NAME}.tmp"
-    new.touch(mode=0o660)
+    new.touch()
+    new.chmod(0o660)
     new.write_text(json.dumps(entries))
     new.replace(config / NAME)
 

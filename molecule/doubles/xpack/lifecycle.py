@@ -2,9 +2,10 @@
 
 import re
 import time
+from itertools import pairwise
 from typing import Any
 
-from .answers import Refused, bad_request
+from .answers import RefusedError, bad_request
 
 PHASES = ("hot", "warm", "cold", "frozen", "delete")
 ACTIONS = {
@@ -43,7 +44,7 @@ def seconds(value: Any, name: str) -> float:
     )
 
 
-def _fail(reason: str) -> Refused:
+def _fail(reason: str) -> RefusedError:
     return bad_request(reason, "x_content_parse_exception")
 
 
@@ -105,7 +106,7 @@ def _action(action: str, parameters: Any) -> dict[str, Any]:
 
 def _check_order(phases: dict[str, Any]) -> None:
     ages = [(name, seconds(phases[name]["min_age"], "min_age")) for name in PHASES if name in phases]
-    for (first, early), (second, late) in zip(ages, ages[1:], strict=False):
+    for (first, early), (second, late) in pairwise(ages):
         if late and late < early:
             raise bad_request(
                 f"Your policy is configured to run the {second} phase (min_age: {phases[second]['min_age']}) before"

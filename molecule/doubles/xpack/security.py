@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from . import keystore
-from .answers import Answer, Refused, answer, bad_request
+from .answers import Answer, RefusedError, answer, bad_request
 from .privileges import CLUSTER, INDEX, RESERVED, SECURITY, Subject, check_role
 from .store import Store
 
@@ -91,7 +91,7 @@ class Security:
         return self._user(name, roles, "default_native")
 
     def _bearer(self, value: str, path: str) -> Subject:
-        found = re.fullmatch(r"\0\1\0\1(([^/:]+/[^/:]+)/([^/:]+)):(.+)", _decoded(value))
+        found = re.fullmatch(r"\x00\x01\x00\x01(([^/:]+/[^/:]+)/([^/:]+)):(.+)", _decoded(value))
         token = self._store["tokens"].get(found[1]) if found else None
         if not found or not token or not self._store.password_fits(found[4], token["hash"]):
             raise _unauthorized(f"unable to authenticate with provided credentials for REST request [{path}]")
@@ -275,7 +275,7 @@ class Security:
         }
         if method == "GET":
             if ids and not found:
-                raise Refused(
+                raise RefusedError(
                     404, "resource_not_found_exception", f"api key with id [{sorted(ids)[0]}] not found"
                 )
             return answer({"api_keys": [_shown_key(key_id, key) for key_id, key in found.items()]})
@@ -307,7 +307,7 @@ class Security:
     def _update_api_key(self, key_id: str, body: dict[str, Any]) -> Answer:
         key = self._store["api_keys"].get(key_id)
         if not key:
-            raise Refused(
+            raise RefusedError(
                 404,
                 "resource_not_found_exception",
                 f"no API key owned by requesting user found for ID [{key_id}]",
@@ -339,7 +339,7 @@ class Security:
                 return answer({"found": True})
             return answer({"found": False}, 404)
         if full in tokens:
-            raise Refused(
+            raise RefusedError(
                 409,
                 "version_conflict_engine_exception",
                 f"[service_account_token-{full}]: version conflict, document already exists",
@@ -349,7 +349,7 @@ class Security:
         )
 
 
-def denied(subject: Subject, action: str, indices: list[str] | None) -> Refused:
+def denied(subject: Subject, action: str, indices: list[str] | None) -> RefusedError:
     """Return the 403 of an action that is not granted."""
     from .privileges import granting
 
@@ -358,13 +358,13 @@ def denied(subject: Subject, action: str, indices: list[str] | None) -> Refused:
     names = granting(action, INDEX if about_index else CLUSTER)
     kind = "index" if about_index else "cluster"
     hint = f", this action is granted by the {kind} privileges [{','.join(names)}]" if names else ""
-    return Refused(
+    return RefusedError(
         403, "security_exception", f"action [{action}] is unauthorized for {subject.label}{where}{hint}"
     )
 
 
-def _unauthorized(reason: str) -> Refused:
-    return Refused(401, "security_exception", reason, {"WWW-Authenticate": CHALLENGES})
+def _unauthorized(reason: str) -> RefusedError:
+    return RefusedError(401, "security_exception", reason, {"WWW-Authenticate": CHALLENGES})
 
 
 def _decoded(value: str) -> str:

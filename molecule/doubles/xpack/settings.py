@@ -37,7 +37,7 @@ KNOWN = (
 )
 
 
-class BadSettings(Exception):
+class BadSettingsError(Exception):
     """elasticsearch.yml can't be used; the text says why."""
 
 
@@ -67,7 +67,7 @@ class Settings:
         if isinstance(value, list):
             value = value[0]
         if not value:
-            raise BadSettings(
+            raise BadSettingsError(
                 f"invalid SSL configuration for xpack.security.http.ssl - server ssl configuration requires a key"
                 f" and certificate, but these have not been configured; you must set either"
                 f" [xpack.security.http.ssl.keystore.path], or both [xpack.security.http.ssl.key] and"
@@ -96,7 +96,7 @@ def _check_transport(core: dict[str, Any], xpack: dict[str, Any]) -> None:
         and _true(xpack.get("xpack.security.enabled", True))
         and not _true(xpack.get("xpack.security.transport.ssl.enabled", False))
     ):
-        raise BadSettings(
+        raise BadSettingsError(
             "Transport SSL must be enabled if security is enabled. Please set [xpack.security.transport.ssl.enabled]"
             " to [true] or disable security by setting [xpack.security.enabled] to [false]"
         )
@@ -122,7 +122,7 @@ def addresses(hosts: list[str]) -> list[str]:
         elif host in ("_site_", "_global_"):
             fitting = [a for a in _own() if _site(a) == (host == "_site_") and not _special(a)]
             if not fitting:
-                raise BadSettings(f"No up-and-running {host.strip('_')} addresses found, got {_own()}")
+                raise BadSettingsError(f"No up-and-running {host.strip('_')} addresses found, got {_own()}")
             found += fitting
         else:
             found += [str(info[4][0]) for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
@@ -147,7 +147,7 @@ def _special(address: str) -> bool:
 
 def _true(value: Any) -> bool:
     if str(value).lower() not in ("true", "false"):
-        raise BadSettings(f"Failed to parse value [{value}] as only [true] or [false] are allowed.")
+        raise BadSettingsError(f"Failed to parse value [{value}] as only [true] or [false] are allowed.")
     return str(value).lower() == "true"
 
 

@@ -1,0 +1,45 @@
+"""Ansible filter: the flow document's fields as an Elasticsearch mapping."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# A malformed value of these types is left out of the index, and its document kept.
+LENIENT = {"date", "ip", "geo_point", "long", "integer", "double"}
+
+
+def field(about: dict[str, Any]) -> dict[str, Any]:
+    """Return the mapping of one field of the flow document."""
+    mapping: dict[str, Any] = {"type": about["type"]}
+    if about["type"] in LENIENT:
+        mapping["ignore_malformed"] = True
+    if about["type"] == "keyword":
+        # Lucene refuses terms beyond 32,766 bytes, and with them the document.
+        mapping["ignore_above"] = 1024
+    if about.get("normalizer"):
+        mapping["normalizer"] = about["normalizer"]
+    if about.get("unindexed"):
+        mapping["index"] = False
+    return mapping
+
+
+def elasticsearch_mappings(document: dict[str, Any], dynamic: str) -> dict[str, Any]:
+    """Return the mappings of an index of flows: fields, and the article's names as aliases of them."""
+    properties: dict[str, Any] = {}
+    flat = {about["name"]: field(about) for about in document["flow_fields"]}
+    flat |= {name: {"type": "alias", "path": path} for name, path in document["flow_aliases"].items()}
+    for name, mapping in flat.items():
+        *parents, leaf = name.split(".")
+        level = properties
+        for parent in parents:
+            level = level.setdefault(parent, {"properties": {}})["properties"]
+        level[leaf] = mapping
+    return {"dynamic": str(dynamic).lower(), "properties": properties}
+
+
+class FilterModule:
+    """What Ansible looks for."""
+
+    def filters(self) -> dict[str, Any]:
+        """Return the filter by its name."""
+        return {"elasticsearch_mappings": elasticsearch_mappings}

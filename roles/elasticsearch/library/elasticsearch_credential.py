@@ -1,0 +1,175 @@
+#!/usr/bin/python
+"""Ansible module: a password, API key or service token is valid and means what it should."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.elasticsearch_api import (
+    CONNECTION,
+    Elasticsearch,
+    ElasticsearchError,
+    UnreachableError,
+    basic,
+    reason,
+)
+
+DOCUMENTATION = r"""
+module: elasticsearch_credential
+short_description: A password, API key or service token is valid and means what it should
+description:
+  - Tries the credential that is known. Where there is none, or Elasticsearch refuses it (a storage set up anew), a
+    password is set again, and a key or token is replaced and its predecessor revoked.
+  - The superuser's password is set with Elasticsearch's own tool, on its host.
+options:
+  kind: {description: What it is., choices: [superuser, password, api_key, service_token], required: true, type: str}
+  name: {description: The user's or the key's name; of a token ACCOUNT/NAME., required: true, type: str}
+  current: {description: The credential as it is known; a password has to be., type: str, default: ''}
+  role_descriptors: {description: What an API key may do., type: dict}
+  reset_password: {description: Elasticsearch's tool for the superuser., type: path}
+  url: {description: Where Elasticsearch is., required: true, type: str}
+  ca_path: {description: The authority of its certificate., required: true, type: path}
+  username: {description: Who asks., type: str, default: elastic}
+  password: {description: With which password; a dry run and the superuser come without., type: str}
+author: wrtflow
+"""
+
+RETURN = r"""
+value: {description: The new key or token; empty in a dry run., type: str, returned: when one is made}
+"""
+
+
+def superuser(module: AnsibleModule, server: Elasticsearch, params: dict[str, Any]) -> None:
+    """Make the given password valid: Elasticsearch's tool only makes up one of its own, which then sets ours."""
+    name, current = params["name"], params["current"]
+    tool = [
+        params["reset_password"],
+        "--username",
+        name,
+        "--auto",
+        "--batch",
+        "--silent",
+        "--url",
+        params["url"],
+    ]
+    _, output, _ = module.run_command(tool, check_rc=True)
+    passing = basic(name, output.strip().splitlines()[-1])
+    status, answer = server.ask("POST", f"/_security/user/{name}/_password", {"password": current}, passing)
+    if status != 200:
+        raise ElasticsearchError(f"Elasticsearch does not take the password of {name}: {reason(answer)}")
+
+
+def user(server: Elasticsearch, params: dict[str, Any]) -> None:
+    """Make the given password valid."""
+    server.must("POST", f"/_security/user/{params['name']}/_password", {"password": params["current"]})
+
+
+def api_key(server: Elasticsearch, params: dict[str, Any]) -> str:
+    """Make a key in place of all others of its name."""
+    server.must("DELETE", "/_security/api_key", {"name": params["name"], "owner": True})
+    body = {"name": params["name"], "role_descriptors": params["role_descriptors"]}
+    return server.must("POST", "/_security/api_key", body)["encoded"]
+
+
+def api_key_differs(server: Elasticsearch, params: dict[str, Any]) -> bool:
+    """Tell whether a valid key may something else than it should."""
+    _, about = server.ask("GET", "/_security/_authenticate", authorization=authorization(params))
+    key_id = about["api_key"]["id"]
+    kept = server.must("GET", f"/_security/api_key?id={key_id}")["api_keys"][0]["role_descriptors"]
+    return _rights(kept) != _rights(params["role_descriptors"])
+
+
+def _rights(roles: dict[str, Any]) -> dict[str, Any]:
+    """Return role descriptors without what Elasticsearch adds to them."""
+    return {
+        name: (
+            sorted(role.get("cluster", [])),
+            sorted(
+                (sorted(e["names"]), sorted(e["privileges"]))
+                for e in role.get("indices", role.get("index", []))
+            ),
+        )
+        for name, role in roles.items()
+    }
+
+
+def service_token(server: Elasticsearch, params: dict[str, Any]) -> str:
+    """Make a token in place of the one of its name."""
+    account, name = params["name"].rsplit("/", 1)
+    path = f"/_security/service/{account}/credential/token/{name}"
+    server.ask("DELETE", path)
+    return server.must("POST", path)["token"]["value"]
+
+
+def authorization(params: dict[str, Any]) -> str:
+    """Return the header that a credential goes into."""
+    if params["kind"] == "api_key":
+        return f"ApiKey {params['current']}"
+    if params["kind"] == "service_token":
+        return f"Bearer {params['current']}"
+    return basic(params["name"], params["current"])
+
+
+def expected(kind: str) -> dict[str, Any]:
+    """Return a dry run's result, where something would have to be done."""
+    return {"changed": True, **({"value": ""} if kind in ("api_key", "service_token") else {})}
+
+
+def ensure(module: AnsibleModule, server: Elasticsearch, params: dict[str, Any]) -> dict[str, Any]:
+    """Try the credential, renew it where needed, and return the module's result."""
+    kind, current = params["kind"], params["current"]
+    if (
+        current
+        and server.accepts(authorization(params))
+        and not (kind == "api_key" and api_key_differs(server, params))
+    ):
+        return {"changed": False}
+    if module.check_mode:
+        return expected(kind)
+    if kind == "superuser":
+        superuser(module, server, params)
+    elif kind == "password":
+        user(server, params)
+    else:
+        return {
+            "changed": True,
+            "value": {"api_key": api_key, "service_token": service_token}[kind](server, params),
+        }
+    return {"changed": True}
+
+
+def main() -> None:
+    """Run as a module."""
+    module = AnsibleModule(
+        argument_spec={
+            **CONNECTION,
+            "kind": {
+                "type": "str",
+                "required": True,
+                "choices": ["superuser", "password", "api_key", "service_token"],
+            },
+            "name": {"type": "str", "required": True},
+            "current": {"type": "str", "default": "", "no_log": True},
+            "role_descriptors": {"type": "dict"},
+            "reset_password": {"type": "path"},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    server = Elasticsearch(
+        params["url"], params["ca_path"], basic(params["username"], params["password"] or "")
+    )
+    try:
+        module.exit_json(**ensure(module, server, params))
+    except UnreachableError as error:
+        if module.check_mode:
+            # A dry run on a machine that has no Elasticsearch yet.
+            module.exit_json(**expected(params["kind"]))
+        module.fail_json(msg=str(error))
+    except ElasticsearchError as error:
+        module.fail_json(msg=str(error))
+
+
+if __name__ == "__main__":
+    main()

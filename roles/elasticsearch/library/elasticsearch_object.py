@@ -1,0 +1,158 @@
+#!/usr/bin/python
+"""Ansible module: something that Elasticsearch keeps under a name is as described."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.elasticsearch_api import (
+    CONNECTION,
+    MISSING,
+    UNAUTHORIZED,
+    Elasticsearch,
+    ElasticsearchError,
+    UnreachableError,
+    basic,
+    reason,
+)
+
+DOCUMENTATION = r"""
+module: elasticsearch_object
+short_description: An index template, lifecycle policy, role or user is as described
+description:
+  - Reads what Elasticsearch has, compares it in the form in which Elasticsearch shows it, and writes only what differs.
+  - Users are compared without their password, which the module elasticsearch_credential looks after.
+options:
+  kind: {description: What it is., choices: [index_template, lifecycle_policy, role, user], required: true, type: str}
+  name: {description: Its name., required: true, type: str}
+  body: {description: What it has to be, as the API takes it., required: true, type: dict}
+  initial: {description: More of the body, for something that is not there yet., type: dict}
+  url: {description: Where Elasticsearch is., required: true, type: str}
+  ca_path: {description: The authority of its certificate., required: true, type: path}
+  username: {description: Who asks., type: str, default: elastic}
+  password: {description: With which password; only a dry run may come without., type: str}
+author: wrtflow
+"""
+
+RETURN = r"""
+diff: {description: What there was and what there is., type: dict, returned: always}
+"""
+
+PATHS = {
+    "index_template": "/_index_template/",
+    "lifecycle_policy": "/_ilm/policy/",
+    "role": "/_security/role/",
+    "user": "/_security/user/",
+}
+
+
+def shown(kind: str, name: str, answer: dict[str, Any]) -> dict[str, Any]:
+    """Return the body of an object from Elasticsearch's answer to a GET."""
+    if kind == "index_template":
+        return answer["index_templates"][0]["index_template"]
+    if kind == "lifecycle_policy":
+        return {"policy": answer[name]["policy"]}
+    return answer[name]
+
+
+def comparable(kind: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a body is compared: without what Elasticsearch adds, in one spelling."""
+    if kind == "index_template":
+        template = body.get("template", {})
+        return {
+            "index_patterns": body["index_patterns"],
+            "priority": body.get("priority"),
+            "_meta": body.get("_meta", {}),
+            "mappings": _texts(template.get("mappings", {})),
+            "settings": _texts(_flat(template.get("settings", {}))),
+        }
+    if kind == "role":
+        return {
+            "cluster": sorted(body.get("cluster", [])),
+            "indices": [
+                {"names": sorted(entry["names"]), "privileges": sorted(entry["privileges"])}
+                for entry in body.get("indices", [])
+            ],
+            "applications": body.get("applications", []),
+        }
+    if kind == "user":
+        return {
+            "roles": sorted(body["roles"]),
+            "full_name": body.get("full_name"),
+            "enabled": body.get("enabled", True),
+        }
+    return body
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return index settings with dotted names, each beginning with index."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, dict):
+            flat.update(_flat(value, f"{path}."))
+        else:
+            flat[path if path.startswith("index.") else f"index.{path}"] = value
+    return flat
+
+
+def _texts(value: Any) -> Any:
+    """Return a tree whose numbers and booleans are text: Elasticsearch shows settings so."""
+    if isinstance(value, dict):
+        return {key: _texts(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_texts(item) for item in value]
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)
+
+
+def current(server: Elasticsearch, kind: str, name: str, check_mode: bool) -> dict[str, Any]:
+    """Return what there is, empty where there is nothing, or nothing yet in a dry run on a new machine."""
+    try:
+        status, answer = server.ask("GET", PATHS[kind] + name)
+    except UnreachableError:
+        if check_mode:
+            return {}
+        raise
+    if status == 200:
+        return comparable(kind, shown(kind, name, answer))
+    if status == MISSING or (check_mode and status == UNAUTHORIZED):
+        return {}
+    raise ElasticsearchError(f"Elasticsearch refused GET {PATHS[kind]}{name} with {status}: {reason(answer)}")
+
+
+def ensure(server: Elasticsearch, params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
+    """Compare, write where something differs, and return the module's result."""
+    kind, name, wanted = params["kind"], params["name"], params["body"]
+    before, after = current(server, kind, name, check_mode), comparable(kind, wanted)
+    if before != after and not check_mode:
+        server.must("PUT", PATHS[kind] + name, wanted if before else {**(params["initial"] or {}), **wanted})
+    return {"changed": before != after, "diff": {"before": before, "after": after}}
+
+
+def main() -> None:
+    """Run as a module."""
+    module = AnsibleModule(
+        argument_spec={
+            **CONNECTION,
+            "kind": {"type": "str", "required": True, "choices": list(PATHS)},
+            "name": {"type": "str", "required": True},
+            "body": {"type": "dict", "required": True},
+            "initial": {"type": "dict", "no_log": True},
+        },
+        supports_check_mode=True,
+    )
+    params = module.params
+    server = Elasticsearch(
+        params["url"], params["ca_path"], basic(params["username"], params["password"] or "")
+    )
+    try:
+        module.exit_json(**ensure(server, params, module.check_mode))
+    except ElasticsearchError as error:
+        module.fail_json(msg=str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Speaking with Elasticsearch from the role's modules, with nothing but Python's standard library."""
+
+from __future__ import annotations
+
+import base64
+import json
+import ssl
+import urllib.error
+import urllib.request
+from typing import Any
+
+# What every module of the role needs to be told.
+CONNECTION: dict[str, dict[str, Any]] = {
+    "url": {"type": "str", "required": True},
+    "ca_path": {"type": "path", "required": True},
+    "username": {"type": "str", "default": "elastic"},
+    "password": {"type": "str", "no_log": True},
+}
+UNAUTHORIZED, MISSING = 401, 404
+
+
+class ElasticsearchError(Exception):
+    """Elasticsearch could not be asked, or refused; the text is for people."""
+
+
+class UnreachableError(ElasticsearchError):
+    """Nobody answers: in a dry run, a server that is still to be installed or started."""
+
+
+def basic(username: str, password: str) -> str:
+    """Return an Authorization header for a user."""
+    return "Basic " + base64.b64encode(f"{username}:{password}".encode()).decode()
+
+
+class Elasticsearch:
+    """One server, asked as one user."""
+
+    def __init__(self, url: str, ca_path: str, authorization: str) -> None:
+        """Trust the authority in ``ca_path`` and no other."""
+        self._url = url.rstrip("/")
+        self._ca_path = ca_path
+        self._authorization = authorization
+
+    def ask(
+        self, method: str, path: str, body: Any = None, authorization: str | None = None
+    ) -> tuple[int, Any]:
+        """Return the status and the parsed answer; raise when there is none."""
+        request = urllib.request.Request(
+            self._url + path,
+            None if body is None else json.dumps(body).encode(),
+            {"Authorization": authorization or self._authorization, "Content-Type": "application/json"},
+            method=method,
+        )
+        try:
+            context = ssl.create_default_context(cafile=self._ca_path)
+            with urllib.request.urlopen(request, timeout=30, context=context) as response:
+                return response.status, _parsed(response.read())
+        except urllib.error.HTTPError as error:
+            return error.code, _parsed(error.read())
+        except OSError as error:
+            raise UnreachableError(f"Elasticsearch does not answer at {self._url}: {error}") from error
+
+    def must(self, method: str, path: str, body: Any = None) -> Any:
+        """Return the parsed answer of a request that has to succeed."""
+        status, answer = self.ask(method, path, body)
+        if status >= 300:
+            raise ElasticsearchError(f"Elasticsearch refused {method} {path} with {status}: {reason(answer)}")
+        return answer
+
+    def accepts(self, authorization: str) -> bool:
+        """Tell whether a credential is valid; raise when that can't be known."""
+        status, answer = self.ask("GET", "/_security/_authenticate", authorization=authorization)
+        if status in (200, UNAUTHORIZED):
+            return status == 200
+        raise ElasticsearchError(
+            f"Elasticsearch answered {status} to a question of who we are: {reason(answer)}"
+        )
+
+
+def reason(answer: Any) -> str:
+    """Return Elasticsearch's own words for a refusal."""
+    try:
+        return str(answer["error"]["reason"])
+    except (KeyError, TypeError):
+        return str(answer)[:500]
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return json.loads(body) if body else {}
+    except ValueError:
+        return body.decode(errors="replace")
