@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="wrtflow", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--settings", default=settings.FILE, help="default: %(default)s")
+    parser.add_argument("--settings", help=f"default: {settings.FILE}")
     commands = parser.add_subparsers(dest="command", required=True)
     command = commands.add_parser("health", help="print how the collector is; exit 1 when something is wrong")
     command.add_argument("--json", action="store_true", help="print the record as JSON")

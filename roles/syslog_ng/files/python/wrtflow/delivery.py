@@ -16,7 +16,6 @@ import json
 import operator
 import os
 import re
-import select
 import socket
 import ssl
 import time
@@ -182,9 +181,7 @@ class Client:
         raise _unavailable(whole, self._settings)
 
     def _request(self, body: bytes) -> tuple[int, bytes]:
-        if self._connection is not None and (
-            self.fingerprint() != self._opened_with or _closed_by_peer(self._connection.sock)
-        ):
+        if self.fingerprint() != self._opened_with:
             self.close()
         kept = self._connection is not None
         try:
@@ -198,7 +195,7 @@ class Client:
         except (OSError, http.client.HTTPException) as error:
             self.close()
             if kept:
-                # The server may close a kept connection at any moment: that alone says nothing about it.
+                # A kept connection may have been closed since its last answer: that alone says nothing.
                 return self._request(body)
             raise _unreached(error, self._settings) from error
 
@@ -595,12 +592,3 @@ def _file_fingerprint(path: str) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _closed_by_peer(connection: socket.socket | None) -> bool:
-    """Whether an idle connection has something to read: nothing was asked, so that is its end."""
-    if connection is None:
-        return True
-    poll = select.poll()
-    poll.register(connection, select.POLLIN)
-    return bool(poll.poll(0))

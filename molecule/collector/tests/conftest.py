@@ -1,0 +1,80 @@
+"""What the tests of the collector share: its machine, and the far end of its chain."""
+
+import json
+import os
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+CONTAINER = os.environ.get("WRTFLOW_COLLECTOR", "wrtflow-logserver")
+
+
+class Machine:
+    """The log server."""
+
+    def run(self, *command: str, check: bool = True, stdin: bytes | None = None) -> str:
+        """Run a command there and return what it prints."""
+        ended = subprocess.run(
+            ["docker", "exec", "-i", CONTAINER, *command], input=stdin, capture_output=True
+        )
+        if check and ended.returncode:
+            raise AssertionError(f"{' '.join(command)}: {ended.stderr.decode()}{self.journal()}")
+        return ended.stdout.decode()
+
+    def put(self, path: str, content: bytes) -> None:
+        """Write a file there."""
+        self.run("sh", "-c", f"mkdir -p $(dirname {path}) && cat >{path}", stdin=content)
+
+    def send(self, transport: str, lines: list[str], address: str = "10.77.0.10") -> None:
+        """Send lines to the collector's port, as logread does: a newline after each by TCP, none by UDP."""
+        script = (
+            "import json,socket,sys\n"
+            "transport,address,lines=json.load(sys.stdin)\n"
+            "s=socket.socket(socket.AF_INET,socket.SOCK_STREAM if transport=='tcp' else socket.SOCK_DGRAM)\n"
+            "s.connect((address,514))\n"
+            "for line in lines: s.sendall(line.encode()+(b'\\n' if transport=='tcp' else b''))\n"
+        )
+        self.run("python3", "-c", script, stdin=json.dumps([transport, address, lines]).encode())
+
+    def documents(self) -> dict[str, dict]:
+        """Return what the double of Elasticsearch holds, by id."""
+        answer = json.loads(self.run("curl", "-sk", "https://10.77.0.10:9200/_double"))
+        return {
+            id_: json.loads(source) | {"_index": index}
+            for index, sources in answer["documents"].items()
+            for id_, source in sources.items()
+        }
+
+    def health(self) -> dict:
+        """Return the collector's health record."""
+        return json.loads(self.run("wrtflow", "health", "--json", check=False))
+
+    def journal(self) -> str:
+        """Return the end of syslog-ng's journal."""
+        return subprocess.run(
+            ["docker", "exec", CONTAINER, "journalctl", "-u", "syslog-ng", "-n", "30", "--no-pager", "-o", "cat"],
+            capture_output=True, text=True,
+        ).stdout  # fmt: skip
+
+    def wait(self, what: str, condition, seconds: float = 20):
+        """Return the condition's first true value; show journal and health when there is none in time."""
+        end = time.monotonic() + seconds
+        while not (value := condition()):
+            if time.monotonic() > end:
+                raise AssertionError(
+                    f"{what}: not in {seconds} s\n{json.dumps(self.health(), indent=1)}\n{self.journal()}"
+                )
+            time.sleep(0.2)
+        return value
+
+
+@pytest.fixture(scope="session")
+def machine() -> Machine:
+    return Machine()
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    return Path(__file__).parents[3] / "tests/golden"
