@@ -201,9 +201,7 @@ class Client:
 
     def _exchange(self, body: bytes) -> tuple[int, bytes]:
         connection = self._connection or self._open()
-        # A server that refuses a request may close before it has read all of it: its answer is there all the same.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            connection.request("POST", self._path, body, self._headers)
+        connection.request("POST", self._path, body, self._headers)
         response = connection.getresponse()
         content = response.read()
         if connection.sock is None:
