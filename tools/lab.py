@@ -18,6 +18,7 @@ from typing import Any
 
 import docker
 import requests
+import yaml
 
 PROJECT = Path(__file__).resolve().parent.parent
 SECRETS = PROJECT / "inventory/lab/secrets"
@@ -47,17 +48,8 @@ TRAFFIC: list[dict[str, Any]] = [
      "hold": 3600},
 ]  # fmt: skip
 
-#: What the lab's databases and zone say of an address (network, country, city, AS): design of the lab, not of wrtflow.
-PLACES: list[tuple[str, str, str | None, int | None]] = [
-    ("198.18.1.0/24", "DE", "Frankfurt am Main", 64501),
-    ("198.18.2.0/24", "CN", "Shenzhen", 64502),
-    ("198.18.3.0/24", "US", "Ashburn", 64503),
-    ("198.18.4.0/24", "HU", "Budapest", 64504),
-    ("198.18.5.0/24", "BR", None, None),
-    ("fd77:0:0:2:1::/80", "DE", "Frankfurt am Main", 64501),
-    ("fd77:0:0:2:2::/80", "CN", "Shenzhen", 64502),
-    ("fd77:0:0:2:3::/80", "US", "Ashburn", 64503),
-]
+#: What the lab's databases say of an address.
+PLACES = yaml.safe_load((PROJECT / "molecule/images/geolite/places.yml").read_text())["places"]
 
 
 class LabError(Exception):
@@ -67,9 +59,9 @@ class LabError(Exception):
 def place_of(address: str) -> tuple[str | None, str | None, int | None]:
     """Return (country, city, AS number) that the lab's databases hold for an address, None for each unknown part."""
     ip = ipaddress.ip_address(address)
-    for network, country, city, asn in PLACES:
-        if ip in ipaddress.ip_network(network):
-            return country, city, asn
+    for place in PLACES:
+        if any(ip in ipaddress.ip_network(network) for network in place["networks"]):
+            return place["country"]["iso_code"], place.get("city"), place.get("as", {}).get("number")
     return None, None, None
 
 

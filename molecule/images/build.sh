@@ -3,7 +3,7 @@
 #
 #   molecule/images/build.sh [NAME...]     default: all
 #
-# Each NAME/build.sh makes one: a container image wrtflow-lab/NAME, or, for apt, the package repository
+# Each NAME/build.sh makes one: a container image wrtflow-lab/NAME, or, for apt and geolite, a folder
 # in $WRTFLOW_CACHE. It finds in its environment
 #   IMAGE          the image's name             SUM    the digest of its sources, to be put on as label wrtflow.sum
 #   WRTFLOW_CACHE  downloads and build results, kept between runs
@@ -14,7 +14,7 @@ set -eu
 cd "$(dirname "$0")"
 . ./lib.sh
 
-[ $# -gt 0 ] || set -- debian peer apt openwrt-opkg openwrt-apk
+[ $# -gt 0 ] || set -- debian peer apt geolite openwrt-opkg openwrt-apk
 
 for name in "$@"; do
     build_image "$name"

@@ -45,11 +45,10 @@ sources_sum() {
 
 # built_sum NAME: the digest that the present image or folder was built from, empty where there is none.
 built_sum() {
-    if [ "$1" = apt ]; then
-        cat "$WRTFLOW_CACHE/apt/.sum" 2>/dev/null || true
-    else
-        docker image inspect --format '{{ index .Config.Labels "wrtflow.sum" }}' "wrtflow-lab/$1" 2>/dev/null || true
-    fi
+    case $1 in
+    apt | geolite) cat "$WRTFLOW_CACHE/$1/.sum" 2>/dev/null || true ;;
+    *) docker image inspect --format '{{ index .Config.Labels "wrtflow.sum" }}' "wrtflow-lab/$1" 2>/dev/null || true ;;
+    esac
 }
 
 # build_image NAME: builds it unless what is there was made from the same sources.
