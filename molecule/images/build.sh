@@ -12,6 +12,8 @@
 set -eu
 
 cd "$(dirname "$0")"
+# The project's own Python environment, where one runs this by hand.
+export PATH="$PWD/../../.venv/bin:$PATH"
 . ./lib.sh
 
 [ $# -gt 0 ] || set -- debian peer apt geolite openwrt-opkg openwrt-apk

@@ -5,5 +5,5 @@ set -eu
 
 mkdir -p "$WRTFLOW_CACHE/geolite"
 rm -f "$WRTFLOW_CACHE/geolite/.sum"
-"${PYTHON:-python3}" geolite/make.py "$WRTFLOW_CACHE/geolite"
+python3 geolite/make.py "$WRTFLOW_CACHE/geolite"
 echo "$SUM" >"$WRTFLOW_CACHE/geolite/.sum"
