@@ -184,6 +184,15 @@ def test_what_changes_is_written_while_it_runs(tmp_path: Path) -> None:
     name.stop()
 
 
+def test_what_grows_too_old_is_let_go_of_while_it_runs(tmp_path: Path) -> None:
+    name = made(tmp_path, save_every=0.02, device_ttl=1)
+    name.start()
+    tell(name, LEASE, time.time() - 0.7)
+    assert name.device(CAMERA).name == "camera"
+    until(lambda: name.device(CAMERA) == Device(None, None))
+    name.stop()
+
+
 def test_nothing_of_a_device_that_is_left_out_is_kept_not_even_from_before(tmp_path: Path) -> None:
     name = made(tmp_path)
     name.start()

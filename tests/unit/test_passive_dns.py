@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wrtflow.passive_dns import LONGEST, NAMES_PER_ADDRESS, OPEN_QUERIES, PassiveDns
+from wrtflow.passive_dns import LONGEST, NAMES_PER_ADDRESS, OPEN_QUERIES, WAITING, PassiveDns
 
 NOW = 1_700_000_000.0
 ROUTER = "OpenWrt"
@@ -276,6 +276,13 @@ def test_memory_is_bounded() -> None:
     assert len(passive._routers) <= 64
     assert len(passive._routers[ROUTER].queries) <= OPEN_QUERIES
     assert len(passive._routers[ROUTER].asked) <= OPEN_QUERIES
+    for number in range(WAITING + 1):
+        passive.observe(ROUTER, f"query[A] a.example from 10.99.0.{number}", NOW)
+    feed(passive, "1 10.99.0.20/1 query[A] a.example from 10.99.0.20")
+    for number in range(WAITING + 1):
+        passive.observe(ROUTER, f"1 10.99.0.20/1 reply a.example is 198.18.0.{number}", NOW)
+    assert len(passive._routers[ROUTER].asked["a.example"]) <= WAITING
+    assert len(passive._routers[ROUTER].addresses) <= WAITING
 
 
 def test_the_oldest_question_is_forgotten_first() -> None:
@@ -365,6 +372,16 @@ cached b.example is 198.18.1.1
 @pytest.mark.parametrize("lines", PLAIN_NAMELESS.values(), ids=PLAIN_NAMELESS.keys())
 def test_nothing_is_named_in_the_plain_format_by(lines: str) -> None:
     assert len(fed(lines).names) == 0
+
+
+def test_a_plain_chain_ends_with_the_addresses_of_one_name() -> None:
+    passive = fed("""
+query[A] a.example from 10.99.0.20
+reply a.example is <CNAME>
+reply end.example is 198.18.1.2
+reply other.example is 198.18.1.1
+""")
+    assert list(passive.names._cache) == ["10.99.0.20 198.18.1.2"]
 
 
 def test_a_plain_alias_that_was_asked_for_itself_is_not_taken_for_the_chain_s() -> None:

@@ -328,7 +328,7 @@ def test_look_ups_keep_to_the_rate(serve: Serve, ask: Ask) -> None:
 
 def test_stop_waits_for_nobody_and_the_threads_end(serve: Serve) -> None:
     server = serve(silent)
-    reverse = ReverseDns(resolvers=[server.address], workers=3, rate=1, timeout=3.0, waiting=100)
+    reverse = ReverseDns(resolvers=[server.address], workers=3, rate=1, timeout=3.0, waiting=2)
     reverse.start()
     threads = list(reverse._threads)
     assert all(thread.daemon for thread in threads)
@@ -338,9 +338,10 @@ def test_stop_waits_for_nobody_and_the_threads_end(serve: Serve) -> None:
     began = time.monotonic()
     reverse.stop()
     assert time.monotonic() - began < 2.0
-    assert reverse.waiting <= len(threads)
-    # Wanted while nobody asks, it is wanted still.
+    assert reverse.waiting == 1
+    # Nobody asks now: it isn't remembered as asked for.
     reverse.want("198.18.0.200")
+    assert len(reverse._wanted) <= 50
     # Once more from the start, while the last threads of before are still waiting.
     server.reply = pointing("a.example.")
     reverse.start()

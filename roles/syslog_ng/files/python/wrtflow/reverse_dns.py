@@ -70,6 +70,7 @@ class ReverseDns:
         # Waiting or being asked for: no address is asked for twice at a time.
         self._wanted: set[str] = set()
         self._stopping = threading.Event()
+        self._stopping.set()
         self._threads: list[threading.Thread] = []
         self.names: Kept[Entry] = Kept("ptr", size, _entry)
         self.asked = 0
@@ -99,9 +100,7 @@ class ReverseDns:
         with contextlib.suppress(queue.Empty):
             while True:
                 self._queue.get_nowait()
-        with contextlib.suppress(queue.Full):
-            for _ in self._threads:
-                self._queue.put_nowait(None)
+        self._queue.put_nowait(None)
         deadline = time.monotonic() + LAST_MOMENT
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -110,7 +109,7 @@ class ReverseDns:
     def want(self, ip: str) -> None:
         """Ask for the name of an address in the background, unless it is known or asked for already."""
         entry = self.names.get(ip)
-        if (entry is not None and entry[1] > self._clock()) or ip in self._wanted:
+        if (entry is not None and entry[1] > self._clock()) or ip in self._wanted or self._stopping.is_set():
             return
         self._wanted.add(ip)
         try:
@@ -132,7 +131,7 @@ class ReverseDns:
 
     def _work(self, wanted: queue.Queue[str | None], stopping: threading.Event) -> None:
         source = _Resolver(self._resolvers, self._resolv_conf, self._timeout)
-        while (ip := wanted.get()) is not None and not stopping.is_set():
+        while (ip := wanted.get()) is not None:
             started = time.monotonic()
             if address(ip) is None:
                 self.invalid += 1
@@ -141,6 +140,7 @@ class ReverseDns:
                 self.names.put(ip, (name, self._clock() + valid))
             self._wanted.discard(ip)
             stopping.wait(max(0.0, self._pause - (time.monotonic() - started)))
+        wanted.put(None)  # for the next thread
 
     def _look_up(self, source: _Resolver, ip: str) -> tuple[str | None, float]:
         """Return the name, if there is one, and for how many seconds that stands."""
