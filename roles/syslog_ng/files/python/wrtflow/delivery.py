@@ -241,7 +241,7 @@ def _unreached(error: Exception, chosen: settings.Delivery) -> Unavailable:
         case ssl.SSLCertVerificationError():
             return Unavailable(
                 "certificate",
-                f"The certificate of {chosen.url} is not trusted ({error.verify_message}; the authority's is"
+                f"The certificate of {chosen.url} is not trusted ({error.verify_message.rstrip('.')}; the authority's is"
                 f" {chosen.ca_file}): run the playbook again, and look who answers there.",
             )
         case socket.gaierror():
