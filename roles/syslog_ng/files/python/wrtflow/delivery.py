@@ -241,8 +241,8 @@ def _unreached(error: Exception, chosen: settings.Delivery) -> Unavailable:
         case ssl.SSLCertVerificationError():
             return Unavailable(
                 "certificate",
-                f"The certificate of {chosen.url} is not trusted ({error.verify_message.rstrip('.')}; the authority's is"
-                f" {chosen.ca_file}): run the playbook again, and look who answers there.",
+                f"The certificate of {chosen.url} is not trusted ({error.verify_message.rstrip('.')};"
+                f" the authority's is {chosen.ca_file}): run the playbook again, and look who answers there.",
             )
         case socket.gaierror():
             return Unavailable("name", f"The name in {chosen.url} has no address ({error.strerror}).")
