@@ -1,0 +1,97 @@
+#!/bin/sh
+# WANT_JSON
+# Options of the router's configuration have these values, and are committed.
+#
+#   config     name of the configuration (system, dhcp …)
+#   section    the section, by name or as @type[n]
+#   options    option -> value; a list makes a list option, null removes it
+#   directory  where configurations lie (default /etc/config)
+#
+# Only the options named here are touched. Other people's uncommitted changes of the same configuration would be
+# committed with ours: they are an error.
+
+# shellcheck source=/dev/null
+. /usr/share/libubox/jshn.sh
+config='' section='' directory='' names='' type='' items='' value='' _ansible_check_mode=''
+json_load_file "$1"
+json_get_vars config section directory _ansible_check_mode
+directory=${directory:-/etc/config}
+before='' after='' batch=''
+
+fail() {
+    json_init
+    json_add_boolean failed 1
+    json_add_string msg "$1"
+    json_dump
+    exit 0
+}
+
+# quote TEXT: as `uci show` prints it and `uci batch` reads it.
+quote() { printf "'%s'" "$(printf '%s.' "$1" | sed "s/'/'\\\\''/g" | sed '$s/\.$//')"; }
+
+run_uci() { uci -q -c "$directory" "$@"; }
+
+[ -n "$config" ] && [ -n "$section" ] || fail "config and section are needed."
+[ -e "$directory/$config" ] || fail "There is no $directory/$config on this router."
+run_uci get "$config.$section" >/dev/null || fail "$directory/$config has no section $section."
+[ -z "$(run_uci changes "$config")" ] ||
+    fail "There are uncommitted changes of $config on the router: look with 'uci changes $config', then 'uci commit $config' or 'uci revert $config'."
+
+json_select options || fail "options is needed: a dictionary."
+json_get_keys names
+for name in $names; do
+    case $name in *[!A-Za-z0-9_]*) fail "'$name' is no name of an option." ;; esac
+    path="$config.$section.$name"
+    json_get_type type "$name"
+    wanted='' commands=''
+    case $type in
+    array)
+        json_select "$name"
+        json_get_keys items
+        for item in $items; do
+            json_get_var value "$item"
+            wanted="$wanted $(quote "$value")"
+            commands="${commands}add_list $path=$(quote "$value")
+"
+        done
+        json_select ..
+        wanted=${wanted# }
+        ;;
+    null | '') ;;
+    object) fail "$name: a value is a text, a number, a boolean, a list or null." ;;
+    *)
+        json_get_var value "$name"
+        wanted=$(quote "$value")
+        commands="set $path=$wanted
+"
+        ;;
+    esac
+    present=$(run_uci show "$path")
+    present=${present#*=}
+    [ "$present" != "$wanted" ] || continue
+    before="$before${present:+$name=$present
+}"
+    after="$after${wanted:+$name=$wanted
+}"
+    batch="$batch${present:+delete $path
+}$commands"
+done
+json_select ..
+
+if [ -n "$batch" ] && [ "$_ansible_check_mode" != 1 ]; then
+    said=$(printf '%s' "$batch" | uci -c "$directory" batch 2>&1)
+    if [ -n "$said" ] || ! said=$(uci -c "$directory" commit "$config" 2>&1); then
+        run_uci revert "$config"
+        fail "uci does not take this for $config.$section: $said"
+    fi
+fi
+
+json_init
+json_add_boolean changed "$([ -n "$batch" ] && echo 1 || echo 0)"
+json_add_object diff
+json_add_string before_header "$config.$section"
+json_add_string after_header "$config.$section"
+json_add_string before "$before"
+json_add_string after "$after"
+json_close_object
+json_dump
