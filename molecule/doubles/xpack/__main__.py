@@ -10,9 +10,10 @@ import threading
 from pathlib import Path
 
 from . import keystore, reset_password
+from .authentication import Authentication
 from .core import Core, CoreGoneError
-from .front import Front, Server
-from .security import Security
+from .front import Front
+from .server import Server
 from .settings import BadSettingsError, Settings, read
 from .store import Store
 
@@ -56,7 +57,7 @@ def serve(quiet: bool, pidfile: str | None) -> int:
         core.start(settings, Path(work), quiet)
         assert core.process
         core.wait_until_ready()
-        front = Front(core, store, Security(store, CONFIG) if settings.security else None)
+        front = Front(core, store, Authentication(store, CONFIG) if settings.security else None)
         for address in settings.hosts:
             threading.Thread(
                 target=Server(address, settings.port, front, context).serve_forever, daemon=True

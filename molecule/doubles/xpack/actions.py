@@ -125,7 +125,6 @@ GET                 /{index}/_recovery                  indices:monitor/recovery
 OWN = {
     "/_security/_authenticate",
     "/_security/user/_has_privileges",
-    "/_security/user/_privileges",
     "/_security/user/_password",
 }
 PASSWORD = re.compile(r"/_security/user/([^/]+)/_password")

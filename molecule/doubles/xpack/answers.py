@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 
@@ -43,6 +44,33 @@ def answer(body: Any, status: int = 200, headers: list[tuple[str, str]] | None =
             *(headers or []),
         ],
     )
+
+
+def filtered(body: Any, filter_path: str | None) -> Any:
+    """Return what ``filter_path`` leaves of an answer: dotted paths, ``*`` for one step, ``**`` for any number."""
+    if not filter_path:
+        return body
+
+    def keep(value: Any, paths: list[list[str]]) -> Any:
+        if any(not path or path == ["**"] for path in paths):
+            return value
+        if isinstance(value, list):
+            kept_items = [keep(item, paths) for item in value]
+            return [item for item in kept_items if item is not None] or None
+        if not isinstance(value, dict):
+            return None
+        kept = {}
+        for key, item in value.items():
+            below = [path[1:] for path in paths if fnmatchcase(key, path[0])]
+            below += [path for path in paths if path[0] == "**"]
+            below += [
+                path[2:] for path in paths if path[0] == "**" and len(path) > 1 and fnmatchcase(key, path[1])
+            ]
+            if below and (part := keep(item, below)) is not None:
+                kept[key] = part
+        return kept or None
+
+    return keep(body, [path.split(".") for path in filter_path.split(",")]) or {}
 
 
 def bad_request(reason: str, kind: str = "illegal_argument_exception") -> RefusedError:

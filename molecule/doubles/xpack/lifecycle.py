@@ -1,145 +1,180 @@
-"""Lifecycle policies: checked and kept as Elasticsearch does; nothing executes them here."""
+"""The lifecycle API, and the settings that tie indices to policies. Nothing executes a policy here.
 
-import re
+The core knows no lifecycles: their settings are taken out of what it gets, kept here and put back into what it shows.
+"""
+
+import json
 import time
-from itertools import pairwise
+from fnmatch import fnmatchcase
 from typing import Any
 
-from .answers import RefusedError, bad_request
+from . import policies
+from .answers import Answer, RefusedError, answer, bad_request
+from .core import Core
+from .request import Request
+from .store import Store
 
-PHASES = ("hot", "warm", "cold", "frozen", "delete")
-ACTIONS = {
-    "hot": {"set_priority", "unfollow", "rollover", "readonly", "downsample", "shrink", "forcemerge",
-            "searchable_snapshot"},
-    "warm": {"set_priority", "unfollow", "readonly", "downsample", "allocate", "migrate", "shrink", "forcemerge"},
-    "cold": {"set_priority", "unfollow", "readonly", "downsample", "searchable_snapshot", "allocate", "migrate"},
-    "frozen": {"unfollow", "searchable_snapshot"},
-    "delete": {"wait_for_snapshot", "delete"},
-}  # fmt: skip
-NEED_ROLLOVER = {"readonly", "shrink", "forcemerge", "downsample", "searchable_snapshot"}
-
-# Parameters of an action: those that must be given, and the others with what Elasticsearch adds.
-PARAMETERS: dict[str, tuple[set[str], dict[str, Any]]] = {
-    "set_priority": ({"priority"}, {}),
-    "unfollow": (set(), {}),
-    "readonly": (set(), {}),
-    "migrate": (set(), {"enabled": True}),
-    "forcemerge": ({"max_num_segments"}, {"index_codec": None}),
-    "delete": (set(), {"delete_searchable_snapshot": True}),
-    "wait_for_snapshot": ({"policy"}, {}),
-    "searchable_snapshot": ({"snapshot_repository"}, {"force_merge_index": True}),
-}
-UNITS = {"nanos": 1e-9, "micros": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "d": 86400}
+OK, MULTIPLE = 200, 300
 
 
-def seconds(value: Any, name: str) -> float:
-    """Return an Elasticsearch time value in seconds, or refuse it: there is no unit above days."""
-    found = re.fullmatch(r"(\d+)(nanos|micros|ms|s|m|h|d)", str(value).strip().lower())
-    if found:
-        return int(found[1]) * UNITS[found[2]]
-    if str(value) in ("0", "-1"):
-        return float(value)
-    raise bad_request(
-        f"failed to parse setting [{name}] with value [{value}] as a time value: unit is missing or unrecognized"
-    )
+class Lifecycle:
+    """Policies, and who follows which: ``template:NAME`` and ``index:NAME`` in the store's lifecycles."""
+
+    def __init__(self, core: Core, store: Store) -> None:
+        """Take the parts."""
+        self._core, self._store = core, store
+
+    def policy_api(self, request: Request, parts: list[str]) -> Answer:
+        """Answer ``/_ilm/…``."""
+        kept = self._store["policies"]
+        match request.method, parts:
+            case "GET", ["status"]:
+                return answer({"operation_mode": "RUNNING"})
+            case "GET", ["policy"]:
+                return answer({name: self._shown(name) for name in kept})
+            case "PUT", ["policy", name]:
+                self._keep(name, policies.check(request.json()))
+                return answer({"acknowledged": True})
+            case _, ["policy", name] if name not in kept:
+                raise RefusedError(404, "resource_not_found_exception", f"Lifecycle policy not found: {name}")
+            case "GET", ["policy", name]:
+                return answer({name: self._shown(name)})
+            case "DELETE", ["policy", name]:
+                if users := self._shown(name)["in_use_by"]["indices"]:
+                    raise bad_request(
+                        f"Cannot delete policy [{name}]. It is in use by one or more indices: {users}"
+                    )
+                self._store.put("policies", name, None)
+                return answer({"acknowledged": True})
+        raise bad_request(f"no handler found for uri [{request.path}] and method [{request.method}]")
+
+    def _keep(self, name: str, policy: dict[str, Any]) -> None:
+        known = self._store["policies"].get(name, {"version": 0, "policy": None})
+        if known["policy"] != policy:
+            date = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
+            kept = {"version": known["version"] + 1, "modified_date": date, "policy": policy}
+            self._store.put("policies", name, kept)
+
+    def _shown(self, name: str) -> dict[str, Any]:
+        owners = self._store["lifecycles"]
+        templates = [
+            o.removeprefix("template:")
+            for o, s in owners.items()
+            if s.get("name") == name and o.startswith("template:")
+        ]
+        _, indices = self._core.json("GET", "/*/_settings", "filter_path=*.settings.index.creation_date")
+        used = [index for index in indices if self._lifecycle_of(index).get("name") == name]
+        in_use_by = {"indices": used, "data_streams": [], "composable_templates": templates}
+        return {**self._store["policies"][name], "in_use_by": in_use_by}
+
+    def _lifecycle_of(self, index: str) -> dict[str, str]:
+        """Return the lifecycle settings of an index: its own, else those of the template that fits it now."""
+        own = self._store["lifecycles"].get(f"index:{index}")
+        if own is not None:
+            return dict(own)
+        _, found = self._core.json("GET", "/_index_template")
+        fitting = [
+            (entry["index_template"].get("priority", 0), entry["name"])
+            for entry in found["index_templates"]
+            if any(fnmatchcase(index, pattern) for pattern in entry["index_template"]["index_patterns"])
+        ]
+        return dict(self._store["lifecycles"].get(f"template:{max(fitting)[1]}", {})) if fitting else {}
+
+    def explain(self, expression: str) -> Answer:
+        """Answer ``/INDEX/_ilm/explain``."""
+        status, found = self._core.json("GET", f"/{expression}/_settings")
+        if status != OK:
+            return answer(found, status)
+        indices = {}
+        for index, about in found.items():
+            settings = self._lifecycle_of(index)
+            created = int(about["settings"]["index"]["creation_date"])
+            managed = {
+                "managed": True,
+                "policy": settings.get("name"),
+                "index_creation_date_millis": created,
+                "time_since_index_creation": f"{(time.time() - created / 1000) / 86400:.2f}d",
+                "lifecycle_date_millis": created,
+                "age": f"{(time.time() - created / 1000) / 86400:.2f}d",
+                "phase": "hot",
+                "action": "complete",
+                "step": "complete",
+            }
+            indices[index] = {"index": index, **(managed if settings.get("name") else {"managed": False})}
+        return answer({"indices": indices})
+
+    def template(self, request: Request, name: str) -> Answer:
+        """Answer ``/_index_template/NAME``."""
+        if request.method in ("PUT", "POST"):
+            body = request.json() or {}
+            template = body.get("template") or {}
+            kept, taken = policies.take_out(template.get("settings") or {})
+            if taken:
+                body = {**body, "template": {**template, "settings": kept}}
+            given = request.forward(self._core, body=json.dumps(body).encode())
+            if given.status < MULTIPLE:
+                self._store.put("lifecycles", f"template:{name}", taken or None)
+            return given
+        given = request.forward_readably(self._core)
+        if request.method == "DELETE" and given.status < MULTIPLE:
+            self._store.put("lifecycles", f"template:{name}", None)
+        if request.method != "GET" or given.status != OK:
+            return given
+        body = json.loads(given.body)
+        for entry in body.get("index_templates", []):
+            if followed := self._store["lifecycles"].get(f"template:{entry['name']}"):
+                template = entry["index_template"].setdefault("template", {})
+                _put_back(template.setdefault("settings", {}), followed)
+        return answer(body)
+
+    def settings(self, request: Request, path: str, expression: str) -> Answer:
+        """Answer ``/INDEX/_settings``."""
+        if request.method == "GET":
+            given = request.forward_readably(self._core, path)
+            if given.status != OK:
+                return given
+            body = json.loads(given.body)
+            for index, about in body.items():
+                _put_back(about["settings"], self._lifecycle_of(index))
+            return answer(body)
+        kept, taken = policies.take_out(request.json() or {})
+        if not taken:
+            return request.forward(self._core, path)
+        _, found = self._core.json("GET", f"/{expression}/_settings")
+        for index in found:
+            self._store.put("lifecycles", f"index:{index}", {**self._lifecycle_of(index), **taken})
+        if not any(
+            (isinstance(value, dict) and value) or not isinstance(value, dict) for value in kept.values()
+        ):
+            return answer({"acknowledged": True})
+        return request.forward(self._core, path, body=json.dumps(kept).encode())
+
+    def delete(self, request: Request, path: str) -> Answer:
+        """Delete indices, and forget what they followed."""
+        given = request.forward(self._core, path)
+        if given.status < MULTIPLE:
+            for name in list(self._store["lifecycles"]):
+                if any(fnmatchcase(name, f"index:{part}") for part in path.strip("/").split(",")):
+                    self._store.put("lifecycles", name, None)
+        return given
+
+    def create(self, request: Request, index: str) -> Answer:
+        """Create an index."""
+        body = request.json() or {}
+        kept, taken = policies.take_out(body.get("settings") or {})
+        if not taken:
+            return request.forward(self._core)
+        given = request.forward(self._core, body=json.dumps({**body, "settings": kept}).encode())
+        if given.status < MULTIPLE:
+            self._store.put("lifecycles", f"index:{index}", taken)
+        return given
 
 
-def _fail(reason: str) -> RefusedError:
-    return bad_request(reason, "x_content_parse_exception")
-
-
-def check(body: Any) -> dict[str, Any]:
-    """Return the policy as Elasticsearch would show it, or refuse it."""
-    if not isinstance(body, dict) or set(body) != {"policy"} or not isinstance(body["policy"], dict):
-        raise _fail("[put_lifecycle_request] failed to parse field [policy]")
-    policy = body["policy"]
-    for name in set(policy) - {"phases", "_meta", "deprecated"}:
-        raise _fail(f"[lifecycle_policy] unknown field [{name}]")
-    if not isinstance(policy.get("phases"), dict):
-        raise _fail("Required [phases]")
-    shown: dict[str, Any] = {}
-    for name, phase in policy["phases"].items():
-        if name not in PHASES:
-            raise bad_request(f"Timeseries lifecycle does not support phase [{name}]")
-        shown[name] = _phase(name, phase)
-    hot = shown.get("hot", {}).get("actions", {})
-    if "rollover" not in hot and NEED_ROLLOVER & set(hot):
-        names = ", ".join(sorted(NEED_ROLLOVER & set(hot)))
-        raise bad_request(
-            f"the [{names}] action(s) may not be used in the [hot] phase without an accompanying [rollover] action"
-        )
-    _check_order(shown)
-    return {"phases": shown, **{key: policy[key] for key in ("_meta", "deprecated") if key in policy}}
-
-
-def _phase(name: str, phase: Any) -> dict[str, Any]:
-    if not isinstance(phase, dict):
-        raise _fail(f"[phases] {name} doesn't support values of type: VALUE_STRING")
-    for unknown in set(phase) - {"min_age", "actions"}:
-        raise _fail(f"[phase] unknown field [{unknown}]")
-    seconds(phase.get("min_age", "0ms"), "min_age")
-    actions = {}
-    for action, parameters in (phase.get("actions") or {}).items():
-        if action not in set().union(*ACTIONS.values()):
-            raise _fail(f"unknown field [{action}]")
-        if action not in ACTIONS[name]:
-            raise bad_request(f"invalid action [{action}] defined in phase [{name}]")
-        actions[action] = _action(action, parameters)
-    return {"min_age": str(phase.get("min_age", "0ms")), "actions": actions}
-
-
-def _action(action: str, parameters: Any) -> dict[str, Any]:
-    if not isinstance(parameters, dict):
-        raise _fail(f"[{action}] expected an object")
-    if action not in PARAMETERS:
-        return parameters
-    required, defaults = PARAMETERS[action]
-    for name in required - set(parameters):
-        raise _fail(f"Required [{name}]")
-    for name in set(parameters) - required - set(defaults):
-        raise _fail(f"[{action}_action] unknown field [{name}]")
-    if action == "forcemerge" and int(parameters["max_num_segments"]) < 1:
-        raise bad_request("[max_num_segments] must be a positive integer")
-    added = {name: value for name, value in defaults.items() if value is not None}
-    return {**added, **parameters}
-
-
-def _check_order(phases: dict[str, Any]) -> None:
-    ages = [(name, seconds(phases[name]["min_age"], "min_age")) for name in PHASES if name in phases]
-    for (first, early), (second, late) in pairwise(ages):
-        if late and late < early:
-            raise bad_request(
-                f"Your policy is configured to run the {second} phase (min_age: {phases[second]['min_age']}) before"
-                f" the {first} phase (min_age: {phases[first]['min_age']}). You should change the phase timing so that"
-                " the phases will execute in the order of hot, warm, then cold."
-            )
-
-
-def now() -> str:
-    """Return the present time as Elasticsearch writes it."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
-
-
-def take_out(settings: Any) -> tuple[Any, dict[str, str]]:
-    """Return index settings without index.lifecycle.*, which the core would refuse, and what was taken out.
-
-    All of Elasticsearch's spellings are understood: nested, dotted, with and without ``index``.
-    """
-    taken: dict[str, str] = {}
-
-    def walk(tree: Any, path: str) -> Any:
-        if not isinstance(tree, dict):
-            return tree
-        kept = {}
-        for key, value in tree.items():
-            full = f"{path}.{key}" if path else key
-            bare = full.removeprefix("index.")
-            if bare == "lifecycle" and isinstance(value, dict):
-                taken.update({name: str(setting) for name, setting in value.items()})
-            elif bare.startswith("lifecycle."):
-                taken[bare.removeprefix("lifecycle.")] = str(value)
-            else:
-                kept[key] = walk(value, full)
-        return kept
-
-    return walk(settings, ""), taken
+def _put_back(settings: dict[str, Any], taken: dict[str, str]) -> None:
+    """Show lifecycle settings among an index's others, in the form (nested or flat) that those have."""
+    if not taken:
+        return
+    if any(key.startswith("index.") for key in settings):
+        settings.update({f"index.lifecycle.{name}": value for name, value in taken.items()})
+    else:
+        settings.setdefault("index", {})["lifecycle"] = dict(taken)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from .answers import bad_request
+from .answers import RefusedError, bad_request
 
 SECURITY = "cluster:admin/xpack/security/"
 
@@ -142,6 +142,8 @@ RESERVED: dict[str, dict[str, Any]] = {
     },
 }
 
+SERVICE_ACCOUNTS = {"elastic/kibana": "kibana_system"}
+
 
 def matches(text: str, patterns: tuple[str, ...] | list[str]) -> bool:
     """Tell whether one of the patterns (``*`` and ``?``) fits."""
@@ -248,3 +250,15 @@ def _index(role: dict[str, Any], action: str, index: str | None) -> bool:
 def covers(pattern: str, index: str) -> bool:
     """Tell whether all that ``index`` (a name or a pattern) can mean lies within ``pattern``."""
     return index == pattern or fnmatchcase(index, pattern)
+
+
+def denied(subject: Subject, action: str, indices: list[str] | None) -> RefusedError:
+    """Return the 403 of an action that is not granted."""
+    about_index = action.startswith("indices:") and "template" not in action
+    where = f" on indices [{','.join(indices)}]" if indices else ""
+    names = granting(action, INDEX if about_index else CLUSTER)
+    kind = "index" if about_index else "cluster"
+    hint = f", this action is granted by the {kind} privileges [{','.join(names)}]" if names else ""
+    return RefusedError(
+        403, "security_exception", f"action [{action}] is unauthorized for {subject.label}{where}{hint}"
+    )

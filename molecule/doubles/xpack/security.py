@@ -1,109 +1,21 @@
-"""Who asks (authentication), and the ``_security`` API."""
+"""The ``_security`` API: users, roles, API keys and service tokens."""
 
 import base64
-import binascii
-import re
 import time
-from pathlib import Path
 from typing import Any
 
-from . import keystore
 from .answers import Answer, RefusedError, answer, bad_request
-from .privileges import CLUSTER, INDEX, RESERVED, SECURITY, Subject, check_role
-from .store import Store
-
-CHALLENGES = ['Basic realm="security", charset="UTF-8"', 'Bearer realm="security"', "ApiKey"]
-SERVICE_ACCOUNTS = {"elastic/kibana": "kibana_system"}
+from .policies import seconds
+from .privileges import CLUSTER, INDEX, RESERVED, SECURITY, SERVICE_ACCOUNTS, Subject, check_role
+from .store import Store, digest
 
 
 class Security:
-    """Users, roles, keys and tokens of one node."""
+    """The API over what is stored."""
 
-    def __init__(self, store: Store, config: Path) -> None:
-        """Take what is stored; the keystore and the file realm's files are in the configuration's folder."""
+    def __init__(self, store: Store) -> None:
+        """Take what is stored."""
         self._store = store
-        self._config = config
-        self._bootstrap = keystore.load(config).get("bootstrap.password")
-
-    # Authentication
-
-    def authenticate(self, header: str | None, path: str) -> Subject:
-        """Return who an Authorization header stands for, or refuse with 401."""
-        if not header:
-            raise _unauthorized(f"missing authentication credentials for REST request [{path}]")
-        scheme, _, value = header.partition(" ")
-        scheme = scheme.lower()
-        try:
-            if scheme == "basic":
-                return self._basic(_decoded(value), path)
-            if scheme == "apikey":
-                return self._api_key(_decoded(value), path)
-            if scheme == "bearer":
-                return self._bearer(value, path)
-        except (binascii.Error, UnicodeDecodeError, ValueError):
-            pass
-        raise _unauthorized(f"unable to authenticate with provided credentials for REST request [{path}]")
-
-    def _basic(self, pair: str, path: str) -> Subject:
-        name, _, password = pair.partition(":")
-        user = self._store["users"].get(name)
-        realm = "default_native"
-        if name in self._file_users():
-            known, roles, realm = self._file_users()[name], ["superuser"], "default_file"
-        elif name == "elastic":
-            known, roles, realm = (user or {}).get("hash"), ["superuser"], "reserved"
-            if known is None and self._bootstrap is not None and password == self._bootstrap:
-                return self._user(name, roles, realm)
-        elif user and user["enabled"]:
-            known, roles = user["hash"], user["roles"]
-        else:
-            known, roles = None, []
-        if known is None or not self._store.password_fits(password, known):
-            raise _unauthorized(f"unable to authenticate user [{name}] for REST request [{path}]")
-        return self._user(name, roles, realm)
-
-    def _user(self, name: str, roles: list[str], realm: str) -> Subject:
-        label = f"user [{name}] with effective roles [{','.join(roles)}]"
-        return Subject(name, label, [self.descriptors(roles)], roles, realm=realm)
-
-    def _file_users(self) -> dict[str, str]:
-        """Return the file realm (elasticsearch-reset-password comes in through it)."""
-        file = self._config / "users"
-        if not file.exists():
-            return {}
-        return dict(line.split(":", 1) for line in file.read_text().split() if ":" in line)
-
-    def _api_key(self, pair: str, path: str) -> Subject:
-        key_id, _, secret = pair.partition(":")
-        key = self._store["api_keys"].get(key_id)
-        expired = key and key.get("expiration") and key["expiration"] < time.time() * 1000
-        if not key or key["invalidated"] or expired or not self._store.password_fits(secret, key["hash"]):
-            raise _unauthorized(f"unable to authenticate with provided credentials for REST request [{path}]")
-        owner = self._owner(key["owner"])
-        limits = [*owner.limits]
-        if key["role_descriptors"]:
-            limits.insert(0, list(key["role_descriptors"].values()))
-        label = f"API key id [{key_id}] of user [{owner.name}]"
-        return Subject(owner.name, label, limits, [], {"id": key_id, "name": key["name"]}, "_es_api_key")
-
-    def _owner(self, name: str) -> Subject:
-        roles = ["superuser"] if name == "elastic" else self._store["users"].get(name, {}).get("roles", [])
-        return self._user(name, roles, "default_native")
-
-    def _bearer(self, value: str, path: str) -> Subject:
-        found = re.fullmatch(r"\x00\x01\x00\x01(([^/:]+/[^/:]+)/([^/:]+)):(.+)", _decoded(value))
-        token = self._store["tokens"].get(found[1]) if found else None
-        if not found or not token or not self._store.password_fits(found[4], token["hash"]):
-            raise _unauthorized(f"unable to authenticate with provided credentials for REST request [{path}]")
-        account = found[2]
-        limits = [self.descriptors([SERVICE_ACCOUNTS[account]])]
-        return Subject(account, f"service account [{account}]", limits, [], realm="_service_account")
-
-    def descriptors(self, roles: list[str]) -> list[dict[str, Any]]:
-        """Return the descriptors of roles by name; unknown ones give nothing."""
-        return [self._store["roles"].get(name) or RESERVED.get(name, {}) for name in roles]
-
-    # The API. Each handler gets who asks, the path's parts after _security, the method and the body.
 
     def call(
         self, subject: Subject, method: str, parts: list[str], query: dict[str, str], body: Any
@@ -114,10 +26,6 @@ class Security:
                 return answer(self._about(subject))
             case ["user", "_has_privileges"]:
                 return answer(_has_privileges(subject, body))
-            case ["user", "_privileges"]:
-                return answer(
-                    {"cluster": [], "indices": [], "applications": subject.applications(), "run_as": []}
-                )
             case ["user", "_password"]:
                 return self._set_password(subject.name, body)
             case ["user", name, "_password"]:
@@ -180,7 +88,7 @@ class Security:
         }
 
     def _put_user(self, name: str, body: dict[str, Any], changing: bool = False) -> Answer:
-        known = self._store["users"].get(name)
+        known = self._store["users"].get(name, {})
         unknown = set(body) - {
             "password",
             "password_hash",
@@ -197,8 +105,8 @@ class Security:
                 "parse_exception",
             )
         if "password" in body:
-            _check_password(body["password"])
-        elif known is None:
+            _checked(body["password"])
+        elif not known:
             raise bad_request(
                 "Validation Failed: 1: password must be specified unless you are updating an existing user;",
                 "validation_exception",
@@ -207,26 +115,20 @@ class Security:
             raise bad_request(
                 "Validation Failed: 1: roles are missing;", "action_request_validation_exception"
             )
-        user = {"enabled": True, "metadata": {}, **((known or {}) if changing else {}), **body}
-        user["hash"] = self._hash(user.pop("password")) if "password" in user else (known or {})["hash"]
+        user = {"enabled": True, "metadata": {}, **(known if changing else {}), **body}
+        user["hash"] = digest(user.pop("password")) if "password" in user else known["hash"]
         new = self._store.put("users", name, user)
         return answer({"created": new})
 
-    def _hash(self, password: str) -> str:
-        from .store import digest
-
-        return digest(password)
-
     def _set_password(self, name: str, body: Any) -> Answer:
-        password = (body or {}).get("password")
-        _check_password(password)
+        password = _checked((body or {}).get("password"))
         user = self._store["users"].get(name)
         if user is None and name != "elastic":
             raise bad_request(
                 "Validation Failed: 1: user must exist in order to change password;", "validation_exception"
             )
         self._store.put(
-            "users", name, {"roles": [], "enabled": True, **(user or {}), "hash": self._hash(password)}
+            "users", name, {"roles": [], "enabled": True, **(user or {}), "hash": digest(password)}
         )
         return answer({})
 
@@ -297,9 +199,14 @@ class Security:
             raise bad_request(
                 "Validation Failed: 1: api key name is required;", "action_request_validation_exception"
             )
+        expiration = body.get("expiration")
         roles = {name: check_role(role) for name, role in (body.get("role_descriptors") or {}).items()}
         key_id, secret = self._store.new_api_key(
-            subject.name, body["name"], role_descriptors=roles, metadata=body.get("metadata") or {}
+            subject.name,
+            body["name"],
+            role_descriptors=roles,
+            metadata=body.get("metadata") or {},
+            expiration=int((time.time() + seconds(expiration, "expiration")) * 1000) if expiration else None,
         )
         encoded = base64.b64encode(f"{key_id}:{secret}".encode()).decode()
         return answer({"id": key_id, "name": body["name"], "api_key": secret, "encoded": encoded})
@@ -349,33 +256,13 @@ class Security:
         )
 
 
-def denied(subject: Subject, action: str, indices: list[str] | None) -> RefusedError:
-    """Return the 403 of an action that is not granted."""
-    from .privileges import granting
-
-    about_index = action.startswith("indices:") and "template" not in action
-    where = f" on indices [{','.join(indices)}]" if indices else ""
-    names = granting(action, INDEX if about_index else CLUSTER)
-    kind = "index" if about_index else "cluster"
-    hint = f", this action is granted by the {kind} privileges [{','.join(names)}]" if names else ""
-    return RefusedError(
-        403, "security_exception", f"action [{action}] is unauthorized for {subject.label}{where}{hint}"
+def _checked(password: Any) -> str:
+    """Return a password that is long enough."""
+    if isinstance(password, str) and len(password) >= 6:
+        return password
+    raise bad_request(
+        "Validation Failed: 1: passwords must be at least [6] characters long;", "validation_exception"
     )
-
-
-def _unauthorized(reason: str) -> RefusedError:
-    return RefusedError(401, "security_exception", reason, {"WWW-Authenticate": CHALLENGES})
-
-
-def _decoded(value: str) -> str:
-    return base64.b64decode(value.strip(), validate=True).decode()
-
-
-def _check_password(password: Any) -> None:
-    if not isinstance(password, str) or len(password) < 6:
-        raise bad_request(
-            "Validation Failed: 1: passwords must be at least [6] characters long;", "validation_exception"
-        )
 
 
 def _fits(text: str, pattern: str) -> bool:

@@ -73,7 +73,7 @@ class Settings:
                 f" [xpack.security.http.ssl.keystore.path], or both [xpack.security.http.ssl.key] and"
                 f" [xpack.security.http.ssl.certificate] ({name} is missing)"
             )
-        return self.config / value
+        return self.config / str(value)
 
 
 def read(config: Path) -> Settings:
