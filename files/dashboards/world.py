@@ -41,6 +41,12 @@ CODES = """
 """
 #: Drawn by Natural Earth without a number: GeoLite2 has a code for the first, none for the others.
 UNNUMBERED = {"Kosovo": "XK"}
+#: Drawn as a part of another country, or not at all: latitude and longitude.
+POINTS = {
+    "BQ": (12.2, -68.3), "CC": (-12.1, 96.9), "CX": (-10.5, 105.7), "GF": (4, -53), "GI": (36.1, -5.4),
+    "GP": (16.2, -61.5), "MQ": (14.6, -61), "RE": (-21.1, 55.5), "SJ": (78.8, 16), "TK": (-9.2, -171.8),
+    "TV": (-8.5, 179.2), "YT": (-12.8, 45.2),
+}  # fmt: skip
 LEFT_OUT = {"AQ"}
 
 
@@ -111,10 +117,12 @@ def world(coarse: dict, fine: dict) -> dict:
     ]
     drawn = {shape.get("id") for shape in shapes} | LEFT_OUT
     arcs = degrees(fine)
+    small = {
+        code(g): middle(g, arcs) for g in fine["objects"]["countries"]["geometries"] if code(g) not in drawn
+    }
+    small |= {name: (longitude, latitude) for name, (latitude, longitude) in POINTS.items()}
     points = [
-        {"type": "Point", "id": code(g), "coordinates": list(grid(middle(g, arcs)))}
-        for g in fine["objects"]["countries"]["geometries"]
-        if code(g) and code(g) not in drawn
+        {"type": "Point", "id": name, "coordinates": grid(point)} for name, point in small.items() if name
     ]
     return {
         "type": "Topology",

@@ -1,0 +1,373 @@
+"""The dashboards: fields are those of a flow, references lead somewhere, Kibana 8.12 takes all, Vega draws the map."""
+
+import importlib.util
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import vl_convert
+import yaml
+
+PROJECT = Path(__file__).parents[2]
+FOLDER = PROJECT / "files/dashboards"
+
+_spec = importlib.util.spec_from_file_location(
+    "saved_objects", PROJECT / "roles/kibana/filter_plugins/saved_objects.py"
+)
+saved_objects = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(saved_objects)
+
+FILES = sorted(FOLDER.glob("*/*.json"))
+READABLE = {
+    file.relative_to(FOLDER).with_suffix("").as_posix(): json.loads(file.read_text()) for file in FILES
+}
+SENT = saved_objects.saved_objects(str(FOLDER))
+IDS = {(one["type"], one["id"]) for one in SENT}
+
+CONTRACT = yaml.safe_load((PROJECT / "files/flow-document.yml").read_text())
+FIELDS = {field["name"]: field for field in CONTRACT["flow_fields"]}
+FIELDS |= {alias: FIELDS[path] for alias, path in CONTRACT["flow_aliases"].items()}
+RUNTIME = READABLE["index-pattern/flows"]["attributes"]["runtimeFieldMap"]
+
+#: What Kibana 8.12 stamps, and every attribute that it knows of each type: it refuses any other with a 400.
+STAMPS = {"index-pattern": "7.11.0", "search": "7.9.3", "visualization": "8.5.0", "dashboard": "8.7.0"}
+ATTRIBUTES = {
+    "index-pattern": "title name timeFieldName allowNoIndex fieldFormatMap runtimeFieldMap",
+    "search": "title description columns sort grid hideChart kibanaSavedObjectMeta",
+    "visualization": "title description visState uiStateJSON version kibanaSavedObjectMeta",
+    "dashboard": "title description timeRestore timeFrom timeTo refreshInterval version optionsJSON panelsJSON "
+    "kibanaSavedObjectMeta controlGroupInput",
+}
+METRICS = {"count", "sum", "min", "max", "avg", "cardinality"}
+BUCKETS = {"terms", "date_histogram", "filters"}
+
+
+def of_type(kind: str) -> dict[str, dict[str, Any]]:
+    return {name: one["attributes"] for name, one in READABLE.items() if one["type"] == kind}
+
+
+VISUALIZATIONS = of_type("visualization")
+DASHBOARDS = of_type("dashboard")
+TABLES = {name: one for name, one in VISUALIZATIONS.items() if one["visState"]["aggs"]}
+VEGA = {name: one for name, one in VISUALIZATIONS.items() if one["visState"]["type"] == "vega"}
+
+
+def strings(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """All strings of an object, each with the name it stands under."""
+    if isinstance(value, str):
+        yield name, value
+    for inner in value if isinstance(value, list) else ():
+        yield from strings(inner, name)
+    for below, inner in value.items() if isinstance(value, dict) else ():
+        yield from strings(inner, below)
+
+
+def queries(one: dict[str, Any]) -> list[str]:
+    """All KQL of an object."""
+    return [text for name, text in strings(one) if name == "query" and text]
+
+
+def asked(query: str) -> list[str]:
+    """The fields that a KQL query filters by."""
+    return re.findall(r"([@\w.]+)\s*(?::|[<>]=?)", query)
+
+
+def requests_of(name: str) -> list[dict[str, Any]]:
+    """What a Vega panel asks of Elasticsearch."""
+    spec = VEGA[name]["visState"]["params"]["spec"]
+    return [data["url"] for data in spec["data"] if "url" in data]
+
+
+class TestFields:
+    @pytest.mark.parametrize("name", READABLE)
+    def test_fields_are_those_of_a_flow(self, name):
+        one = READABLE[name] if name not in VEGA else requests_of(name)
+        under = {"field", "fieldName", "timeFieldName", "%timefield%"}
+        used = [text for key, text in strings(one) if key in under]
+        used += [field for query in queries(READABLE[name]) for field in asked(query)]
+        used += READABLE[name]["attributes"].get("columns", [])
+        used += [field for field, _ in READABLE[name]["attributes"].get("sort", [])]
+        assert [field for field in used if field not in FIELDS] == []
+
+    @pytest.mark.parametrize("name", VEGA)
+    def test_a_click_on_a_picture_filters_by_fields_of_a_flow(self, name):
+        clicks = [text for _, text in strings(VEGA[name]["visState"]["params"]["spec"]["signals"])]
+        fields = [field for text in clicks for field in re.findall(r"match_phrase: {'(.*?)'", text)]
+        assert fields
+        assert [field for field in fields if field not in FIELDS] == []
+
+    def test_the_examples_in_the_guide_work(self):
+        text = VISUALIZATIONS["visualization/guide"]["visState"]["params"]["markdown"]
+        examples = re.findall(r"`(.*?)`", text)
+        assert examples
+        assert [field for example in examples for field in asked(example) if field not in FIELDS] == []
+
+    @pytest.mark.parametrize("name", READABLE)
+    def test_what_is_filtered_or_split_by_is_indexed(self, name):
+        filtered = [field for query in queries(READABLE[name]) for field in asked(query)]
+        filtered += [text for key, text in strings(READABLE[name]) if key == "fieldName"]
+        for agg in READABLE[name]["attributes"].get("visState", {}).get("aggs", []):
+            filtered += [agg["params"]["field"]] if agg["type"] in BUCKETS - {"filters"} else []
+        assert [field for field in filtered if FIELDS[field].get("unindexed")] == []
+
+    def test_formats_are_for_fields_that_are_there(self):
+        formats = READABLE["index-pattern/flows"]["attributes"]["fieldFormatMap"]
+        assert [field for field in formats if field not in FIELDS and field not in RUNTIME] == []
+
+    def test_every_count_of_bytes_is_shown_as_bytes(self):
+        formats = READABLE["index-pattern/flows"]["attributes"]["fieldFormatMap"]
+        of_bytes = {field for field in FIELDS if re.search(r"(?i)bytes$", field)}
+        assert {field for field, one in formats.items() if one["id"] == "bytes"} == of_bytes
+
+    def test_runtime_fields_read_fields_that_are_there(self):
+        read = [
+            field
+            for one in RUNTIME.values()
+            for field in re.findall(r"doc\['(.*?)'\]", one["script"]["source"])
+        ]
+        assert read
+        assert [field for field in read if field not in FIELDS] == []
+        assert [name for name in RUNTIME if name in FIELDS] == []
+
+
+class TestObjects:
+    @pytest.mark.parametrize("name", READABLE)
+    def test_files_are_named_as_what_they_hold(self, name):
+        kind, short = name.split("/")
+        assert (READABLE[name]["type"], READABLE[name]["id"]) == (kind, f"wrtflow-{short}")
+
+    @pytest.mark.parametrize("one", SENT, ids=lambda one: one["id"])
+    def test_stamps_are_as_low_as_the_oldest_kibana_s(self, one):
+        assert (one["coreMigrationVersion"], one["typeMigrationVersion"]) == ("8.8.0", STAMPS[one["type"]])
+
+    @pytest.mark.parametrize("one", SENT, ids=lambda one: one["id"])
+    def test_attributes_are_known_to_kibana_and_of_its_shape(self, one):
+        assert set(one["attributes"]) <= set(ATTRIBUTES[one["type"]].split())
+        for name, value in one["attributes"].items():
+            if name.endswith("JSON") or name in saved_objects.PACKED:
+                json.loads(value)
+
+    @pytest.mark.parametrize("one", SENT, ids=lambda one: one["id"])
+    def test_references_lead_to_objects_that_are_sent_along(self, one):
+        assert [r for r in one["references"] if (r["type"], r["id"]) not in IDS] == []
+        names = [r["name"] for r in one["references"]]
+        assert len(names) == len(set(names))
+
+    @pytest.mark.parametrize("name", [name for name in READABLE if "dashboard/" not in name])
+    def test_what_reads_flows_refers_to_the_data_view(self, name):
+        text = json.dumps(READABLE[name]["attributes"])
+        wanted = re.findall(r'"indexRefName": "(.*?)"', text)
+        assert [r["name"] for r in READABLE[name]["references"]] == wanted
+
+    @pytest.mark.parametrize("name", DASHBOARDS)
+    def test_a_dashboard_s_references_are_its_panels_controls_and_drilldowns(self, name):
+        attributes, wanted = DASHBOARDS[name], set()
+        for panel in attributes["panelsJSON"]:
+            number = panel["panelIndex"]
+            wanted.add((f"{number}:{panel['panelRefName']}", panel["type"]))
+            events = panel["embeddableConfig"]["enhancements"].get("dynamicActions", {}).get("events", [])
+            for event in events:
+                factory = event["action"]["factoryId"]
+                assert factory == "DASHBOARD_TO_DASHBOARD_DRILLDOWN", "any other needs a paid licence"
+                wanted.add((f"{number}:drilldown:{factory}:{event['eventId']}:dashboardId", "dashboard"))
+        for control in attributes["controlGroupInput"]["panelsJSON"]:
+            wanted.add((f"controlGroup_{control}:optionsListDataView", "index-pattern"))
+        assert {(r["name"], r["type"]) for r in READABLE[name]["references"]} == wanted
+
+    def test_every_object_is_shown_somewhere(self):
+        shown = {
+            (r["type"], r["id"]) for one in SENT if one["type"] == "dashboard" for r in one["references"]
+        }
+        assert {key for key in IDS if key[0] not in ("dashboard", "index-pattern")} - shown == set()
+
+    def test_links_lead_to_dashboards_that_are_there(self):
+        text = VISUALIZATIONS["visualization/guide"]["visState"]["params"]["markdown"]
+        links = re.findall(r"\]\((.*?)\)", text)
+        assert set(links) == {f"#/view/{one['id']}" for one in SENT if one["type"] == "dashboard"}
+
+    def test_nothing_is_loaded_from_elsewhere(self):
+        """An address is a click's target, or the name of Vega's language, which nobody fetches."""
+        found = {
+            (one["id"], where)
+            for one in SENT
+            for where in re.findall(r"https?://[\w.]+", json.dumps(one["attributes"]))
+        }
+        assert found == {
+            ("wrtflow-flows", "https://stat.ripe.net"),
+            ("wrtflow-world", "https://vega.github.io"),
+        }
+        link = READABLE["index-pattern/flows"]["attributes"]["fieldFormatMap"]["destination.ip"]
+        assert (link["id"], link["params"]["type"]) == ("url", "a")
+
+
+class TestPanels:
+    @pytest.mark.parametrize("name", TABLES)
+    def test_aggregations_are_kibana_s_and_ordered_by_one_another(self, name):
+        aggs = {agg["id"]: agg for agg in TABLES[name]["visState"]["aggs"]}
+        assert len(aggs) == len(TABLES[name]["visState"]["aggs"])
+        for agg in aggs.values():
+            assert agg["type"] in (METRICS if agg["schema"] == "metric" else BUCKETS)
+            if agg["type"] == "terms":
+                assert aggs[agg["params"]["orderBy"]]["schema"] == "metric"
+
+    @pytest.mark.parametrize("name", TABLES)
+    def test_rows_without_a_value_are_kept(self, name):
+        """Kibana fills in keywords only; rows that lack a number at their end are shown as partial rows."""
+        state = TABLES[name]["visState"]
+        terms = [agg["params"] for agg in state["aggs"] if agg["type"] == "terms"]
+        assert [
+            t["field"] for t in terms if t["missingBucket"] and FIELDS[t["field"]]["type"] != "keyword"
+        ] == []
+        for inner in terms[1:]:
+            optional = not FIELDS[inner["field"]].get("always")
+            assert not optional or inner["missingBucket"] or state["params"].get("showPartialRows")
+
+    @pytest.mark.parametrize("name", VISUALIZATIONS)
+    def test_titles_are_the_same_inside_and_outside(self, name):
+        assert VISUALIZATIONS[name]["visState"]["title"] == VISUALIZATIONS[name]["title"]
+
+    @pytest.mark.parametrize("name", DASHBOARDS)
+    def test_panels_lie_side_by_side(self, name):
+        taken = set()
+        for panel in DASHBOARDS[name]["panelsJSON"]:
+            grid = panel["gridData"]
+            assert (grid["i"], panel["panelRefName"]) == (panel["panelIndex"], f"panel_{panel['panelIndex']}")
+            cells = {
+                (x, y)
+                for x in range(grid["x"], grid["x"] + grid["w"])
+                for y in range(grid["y"], grid["y"] + grid["h"])
+            }
+            assert not cells & taken, f"{panel['panelIndex']} lies on another panel"
+            assert grid["x"] + grid["w"] <= 48
+            taken |= cells
+        assert len(taken) == 48 * (1 + max(y for _, y in taken)), "there are holes"
+
+    @pytest.mark.parametrize("name", DASHBOARDS)
+    def test_controls_are_the_dashboard_s_own(self, name):
+        group = DASHBOARDS[name]["controlGroupInput"]
+        assert {control["type"] for control in group["panelsJSON"].values()} == {"optionsListControl"}
+        assert [c["explicitInput"]["id"] for c in group["panelsJSON"].values()] == list(group["panelsJSON"])
+        fields = {c["explicitInput"]["fieldName"] for c in group["panelsJSON"].values()}
+        assert fields == {
+            "source.domain",
+            "destination.geo.country_name",
+            "destination.domain",
+            "network.direction",
+        }
+
+
+class TestPacking:
+    def test_other_indices_are_read_everywhere(self):
+        text = saved_objects.ndjson(saved_objects.saved_objects(str(FOLDER), "flows"))
+        assert "network-*" not in text
+        assert text.count("flows-*") == saved_objects.ndjson(SENT).count("network-*") >= 3
+
+    def test_one_line_is_one_object(self):
+        lines = saved_objects.ndjson(SENT).splitlines()
+        assert [json.loads(line) for line in lines] == SENT
+
+    def test_a_fingerprint_changes_with_what_is_sent_and_with_what_is_there(self):
+        there = [{**one, "updated_at": "2026-01-01", "version": "WzEsMV0="} for one in SENT]
+        now = saved_objects.fingerprint(SENT, saved_objects.ndjson(there))
+        later = [{**one, "updated_at": "2027-01-01", "version": "WzIsMV0="} for one in reversed(there)]
+        assert saved_objects.fingerprint(SENT, saved_objects.ndjson(later)) == now
+        edited = [{**there[0], "attributes": {"title": "mine"}}, *there[1:]]
+        assert saved_objects.fingerprint(SENT, saved_objects.ndjson(edited)) != now
+        assert saved_objects.fingerprint(SENT[:-1], saved_objects.ndjson(there)) != now
+        assert saved_objects.fingerprint(SENT, "") != now
+
+
+def answer(*places: tuple[str, str, str | None, float, float, int]) -> dict[str, Any]:
+    """What Elasticsearch says to the map: (country code, name, city, latitude, longitude, bytes) for each place."""
+    countries = [
+        {
+            "key": code, "doc_count": 3, "bytes": {"value": float(size)}, "devices": {"value": 2},
+            "name": {"buckets": [{"key": name, "doc_count": 3}]},
+        }
+        for code, name, _, _, _, size in places
+    ]  # fmt: skip
+    tiles = [
+        {
+            "key": "7/1/1", "doc_count": 3, "bytes": {"value": float(size)},
+            "middle": {"count": 3, "location": {"lat": lat, "lon": lon}}, "city": {"buckets": [{"key": city}]},
+        }
+        for _, _, city, lat, lon, size in places
+        if city
+    ]  # fmt: skip
+    return {"aggregations": {"countries": {"buckets": countries}, "places": {"buckets": tiles}}}
+
+
+class TestMap:
+    """Drawn by Vega itself, with an answer of Elasticsearch in place of Kibana's request."""
+
+    SOME = answer(
+        ("DE", "Germany", "Frankfurt am Main", 50.1, 8.7, 2_500_000),
+        ("CN", "China", "Shenzhen", 22.5, 114.1, 26_000),
+        ("SG", "Singapore", None, 0, 0, 100),
+    )
+
+    @staticmethod
+    def spec(data: dict[str, Any]) -> dict[str, Any]:
+        """The map's Vega specification as Kibana would complete it: with the answer and the panel's size."""
+        (one,) = [one for one in SENT if one["id"] == "wrtflow-world"]
+        spec = json.loads(json.loads(one["attributes"]["visState"])["params"]["spec"])
+        (ask,) = [source for source in spec["data"] if source.pop("url", None)]
+        ask["values"] = data
+        for signal in spec["signals"]:
+            # A function of Kibana's.
+            signal["on"][0]["update"] = signal["on"][0]["update"].replace("kibanaAddFilter", "merge")
+        return spec | {"width": 600, "height": 300, "autosize": "none"}
+
+    def marks(self, data: dict[str, Any]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """The countries and the dots of the picture."""
+        scene = vl_convert.vega_to_scenegraph(self.spec(data))["scenegraph"]
+        groups = [mark["items"] for mark in scene["items"][0]["items"]]
+        return groups[0], groups[1]
+
+    def test_countries_are_shaded_by_bytes_and_the_others_are_not(self):
+        countries, _ = self.marks(self.SOME)
+        fills = Counter(country["fill"] for country in countries)
+        assert fills.pop("#98a2b3") == len(countries) - 3
+        assert sorted(fills.values()) == [1, 1, 1]
+
+    def test_places_lie_where_they_are(self):
+        _, (frankfurt, shenzhen) = self.marks(self.SOME)
+        assert 300 < frankfurt["x"] < 330
+        assert 450 < shenzhen["x"] < 500
+        assert frankfurt["y"] < shenzhen["y"] < 150
+        assert frankfurt["size"] > 5 * shenzhen["size"]
+
+    def test_tooltips_name_country_and_city(self):
+        spec = self.spec(self.SOME)
+        for mark in spec["marks"]:
+            # Tooltips are in no picture; descriptions are.
+            update = mark["encode"]["update"]
+            tip = f"({update.pop('tooltip')['signal']})"
+            update["description"] = {"signal": f"{tip} ? {tip}.title + ', ' + {tip}.bytes : ''"}
+        tips = re.findall(r'aria-label="([^"]+)"', vl_convert.vega_to_svg(spec))
+        assert sorted(tips) == [
+            "China, 26.0kB",
+            "Frankfurt am Main, 2.50MB",
+            "Germany, 2.50MB",
+            "Shenzhen, 26.0kB",
+            "Singapore, 100B",
+        ]
+
+    @pytest.mark.parametrize(
+        "data", [answer(), {"hits": {"total": {"value": 0}}}], ids=["no flows", "no index"]
+    )
+    def test_a_house_without_flows_has_a_map_as_well(self, data):
+        countries, dots = self.marks(data)
+        assert len(countries) > 200
+        assert dots == []
+
+    def test_the_outlines_are_those_of_the_world(self):
+        world = json.loads((FOLDER / "world.json").read_text())
+        codes = [shape.get("id", "") for shape in world["objects"]["countries"]["geometries"]]
+        assert [code for code, times in Counter(codes).items() if code and times > 1] == []
+        assert set(codes) > {"DE", "CN", "US", "HU", "BR", "SG", "MT", "XK", "HK", "GI"}
+        assert all(re.fullmatch("[A-Z]{2}|", code) for code in codes)
