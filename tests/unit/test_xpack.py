@@ -3,15 +3,11 @@
 import base64
 import io
 import json
-import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "molecule/doubles"))
-
 from xpack import keystore, policies, settings
 from xpack.answers import Answer, RefusedError, answer, filtered
 from xpack.authentication import Authentication

@@ -1,0 +1,219 @@
+"""The role's modules for Elasticsearch: they write what differs, and only that."""
+
+import copy
+from typing import Any
+
+import elasticsearch_credential as credential
+import elasticsearch_object as things
+import pytest
+from ansible.module_utils.elasticsearch_api import ElasticsearchError, UnreachableError, basic
+
+TEMPLATE = {
+    "index_patterns": ["network-*"],
+    "priority": 500,
+    "_meta": {"managed_by": "wrtflow"},
+    "template": {
+        "settings": {"index": {"number_of_shards": 1, "sort": {"field": ["destination.ip"]}}},
+        "mappings": {"dynamic": "false", "properties": {"a": {"type": "ip", "ignore_malformed": True}}},
+    },
+}
+ROLE_BODY = {"indices": [{"names": ["network-*"], "privileges": ["read", "view_index_metadata"]}]}
+
+
+class Server:
+    """Stands for Elasticsearch: answers from a table, notes what is written."""
+
+    def __init__(self, answers: dict[str, tuple[int, Any]] | None = None, good: tuple[str, ...] = ()) -> None:
+        self.answers, self.good = answers or {}, good
+        self.written: list[tuple[str, str, Any]] = []
+
+    def ask(
+        self, method: str, path: str, body: Any = None, authorization: str | None = None
+    ) -> tuple[int, Any]:
+        if method != "GET":
+            self.written.append((method, path, body))
+        return self.answers.get(f"{method} {path}", (404 if method == "GET" else 200, {}))
+
+    def must(self, method: str, path: str, body: Any = None) -> Any:
+        return self.ask(method, path, body)[1]
+
+    def accepts(self, authorization: str) -> bool:
+        return authorization in self.good
+
+
+class Down(Server):
+    """A server that is not there."""
+
+    def ask(self, *args: Any, **more: Any) -> tuple[int, Any]:
+        raise UnreachableError("nobody")
+
+    def accepts(self, authorization: str) -> bool:
+        raise UnreachableError("nobody")
+
+
+def thing(
+    kind: str, body: dict[str, Any], server: Server, *, check: bool = False, initial: Any = None
+) -> dict[str, Any]:
+    return things.ensure(server, {"kind": kind, "name": "it", "body": body, "initial": initial}, check)
+
+
+class TestObjects:
+    def test_what_is_missing_is_made(self):
+        server = Server()
+        assert thing("role", ROLE_BODY, server)["changed"]
+        assert server.written == [("PUT", "/_security/role/it", ROLE_BODY)]
+
+    def test_what_is_right_is_left_alone_however_elasticsearch_spells_it(self):
+        shown = {
+            **TEMPLATE,
+            "template": {
+                "settings": {"index": {"number_of_shards": "1", "sort": {"field": ["destination.ip"]}}},
+                "mappings": {
+                    "dynamic": "false",
+                    "properties": {"a": {"ignore_malformed": True, "type": "ip"}},
+                },
+            },
+            "composed_of": [],
+            "created_date_millis": 1,
+        }
+        found = {"index_templates": [{"name": "it", "index_template": shown}]}
+        server = Server({"GET /_index_template/it": (200, found)})
+        assert not thing("index_template", TEMPLATE, server)["changed"]
+        role = {"it": {**ROLE_BODY, "cluster": [], "metadata": {}, "transient_metadata": {"enabled": True}}}
+        role["it"]["indices"] = [{"names": ["network-*"], "privileges": ["view_index_metadata", "read"],
+                                  "allow_restricted_indices": False}]  # fmt: skip
+        server = Server({"GET /_security/role/it": (200, role)})
+        assert not thing("role", ROLE_BODY, server)["changed"]
+        assert server.written == []
+
+    @pytest.mark.parametrize(
+        ("path", "value"),
+        [
+            (("template", "mappings", "dynamic"), "strict"),
+            (("template", "mappings", "properties", "a", "type"), "keyword"),
+            (("template", "mappings", "properties", "b"), {"type": "ip"}),
+            (("template", "settings", "index", "number_of_shards"), "2"),
+            (("template", "settings", "index", "codec"), "default"),
+            (("index_patterns",), ["net-*"]),
+            (("priority",), 1),
+        ],
+    )
+    def test_any_difference_is_written_and_shown(self, path, value):
+        shown = copy.deepcopy(TEMPLATE)
+        *parents, leaf = path
+        level: Any = shown
+        for parent in parents:
+            level = level[parent]
+        level[leaf] = value
+        server = Server({"GET /_index_template/it": (200, {"index_templates": [{"index_template": shown}]})})
+        result = thing("index_template", TEMPLATE, server)
+        assert result["changed"]
+        assert result["diff"]["before"] != result["diff"]["after"]
+        assert server.written == [("PUT", "/_index_template/it", TEMPLATE)]
+
+    def test_a_dry_run_tells_and_writes_nothing(self):
+        for server in (Server(), Down()):
+            assert thing("role", ROLE_BODY, server, check=True)["changed"]
+            assert server.written == []
+
+    def test_a_dry_run_of_a_storage_set_up_anew_tells_too(self):
+        assert thing("role", ROLE_BODY, Server({"GET /_security/role/it": (401, {})}), check=True)["changed"]
+
+    def test_a_server_that_is_not_there_is_an_error_in_earnest(self):
+        with pytest.raises(UnreachableError):
+            thing("role", ROLE_BODY, Down())
+
+    def test_a_refusal_is_told_in_elasticsearch_s_words(self):
+        refusal = (403, {"error": {"reason": "action [x] is unauthorized"}})
+        with pytest.raises(ElasticsearchError, match=r"403: action \[x\] is unauthorized"):
+            thing("role", ROLE_BODY, Server({"GET /_security/role/it": refusal}))
+
+    def test_a_user_s_first_password_goes_in_with_the_user_and_never_again(self):
+        body, initial = {"roles": ["viewer"], "full_name": "it"}, {"password": "secret"}
+        server = Server()
+        thing("user", body, server, initial=initial)
+        assert server.written[0][2] == {**body, **initial}
+        other = {"it": {"roles": [], "full_name": "it", "enabled": True}}
+        server = Server({"GET /_security/user/it": (200, other)})
+        thing("user", body, server, initial=initial)
+        assert server.written[0][2] == body
+
+
+class Module:
+    """Stands for AnsibleModule."""
+
+    def __init__(self, *, check: bool = False) -> None:
+        self.check_mode = check
+        self.run: list[list[str]] = []
+
+    def run_command(self, command: list[str], check_rc: bool) -> tuple[int, str, str]:
+        self.run.append(command)
+        return 0, "some words\nmade-up\n", ""
+
+
+class TestCredentials:
+    ROLES = {"it": {"cluster": [], "indices": [{"names": ["network-*"], "privileges": ["create_doc"]}]}}  # noqa: RUF012
+
+    def ensure(self, server: Server, kind: str, module: Module | None = None, **more: Any) -> dict[str, Any]:
+        params = {"kind": kind, "name": "it", "current": "", "role_descriptors": self.ROLES, "url": "https://it",
+                  "reset_password": "/bin/reset", **more}  # fmt: skip
+        return credential.ensure(module or Module(), server, params)
+
+    def key_server(self, roles: dict[str, Any]) -> Server:
+        kept = {"api_keys": [{"role_descriptors": roles}]}
+        return Server(
+            {
+                "GET /_security/_authenticate": (200, {"api_key": {"id": "7"}}),
+                "GET /_security/api_key?id=7": (200, kept),
+                "POST /_security/api_key": (200, {"encoded": "new"}),
+            },
+            good=("ApiKey old",),
+        )
+
+    def test_a_good_key_stays(self):
+        kept = {"it": {**self.ROLES["it"], "run_as": [], "metadata": {}}}
+        server = self.key_server(kept)
+        assert self.ensure(server, "api_key", current="old") == {"changed": False}
+        assert server.written == []
+
+    @pytest.mark.parametrize("current", ["", "refused"])
+    def test_a_lost_or_refused_key_is_replaced_and_its_predecessor_revoked(self, current):
+        server = self.key_server(self.ROLES)
+        assert self.ensure(server, "api_key", current=current) == {"changed": True, "value": "new"}
+        assert server.written[0] == ("DELETE", "/_security/api_key", {"name": "it", "owner": True})
+
+    def test_a_key_that_may_something_else_is_replaced(self):
+        wider = {"it": {"indices": [{"names": ["*"], "privileges": ["create_doc"]}]}}
+        assert self.ensure(self.key_server(wider), "api_key", current="old")["value"] == "new"
+
+    def test_a_token_takes_the_place_of_its_predecessor(self):
+        path = "/_security/service/elastic/kibana/credential/token/wrtflow"
+        server = Server({f"POST {path}": (200, {"token": {"value": "new"}})})
+        result = self.ensure(server, "service_token", name="elastic/kibana/wrtflow", current="refused")
+        assert result == {"changed": True, "value": "new"}
+        assert [written[:2] for written in server.written] == [("DELETE", path), ("POST", path)]
+
+    def test_a_refused_password_is_set(self):
+        server = Server()
+        assert self.ensure(server, "password", current="ours") == {"changed": True}
+        assert server.written == [("POST", "/_security/user/it/_password", {"password": "ours"})]
+
+    def test_the_superuser_s_password_is_set_through_elasticsearch_s_tool(self):
+        server, module = Server(), Module()
+        assert self.ensure(server, "superuser", module, current="ours") == {"changed": True}
+        assert module.run[0][:3] == ["/bin/reset", "--username", "it"]
+        assert not any("ours" in word for word in module.run[0]), "no secret on a command line"
+        assert server.written == [("POST", "/_security/user/it/_password", {"password": "ours"})]
+
+    def test_a_good_password_stays(self):
+        server, module = Server(good=(basic("it", "ours"),)), Module()
+        assert self.ensure(server, "superuser", module, current="ours") == {"changed": False}
+        assert (server.written, module.run) == ([], [])
+
+    @pytest.mark.parametrize("kind", ["superuser", "password", "api_key", "service_token"])
+    def test_a_dry_run_tells_and_does_nothing(self, kind):
+        server, module = Server(), Module(check=True)
+        result = self.ensure(server, kind, module, current="refused")
+        assert result["changed"]
+        assert result.get("value", "") == ""
+        assert (server.written, module.run) == ([], [])
