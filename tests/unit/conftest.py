@@ -1,4 +1,4 @@
-"""Where the unit tests find what is no Python package of its own: the lab's doubles and what Ansible loads by itself."""
+"""Where the unit tests find what is no Python package: the lab's doubles, and what Ansible loads by itself."""
 
 import sys
 from pathlib import Path
