@@ -6,21 +6,24 @@ place of Elasticsearch. Usage: player.py CASE.log
 
 A case's lines are sent as they are, by TCP. Lines that begin with # are for the reader, and those with #! are orders:
 
-    #! wait SECONDS            before the next line
+    #! wait SECONDS            before the next step
     #! udp | tcp | json        how the next lines are sent (json: to the port for ulogd's objects)
     #! connection NAME         over another connection
     #! from ADDRESS            as another router (127.0.0.x)
     #! raw TEXT                send this; \\x00 and the like are bytes
-    #! repeat COUNT            send the next line so many times
+    #! huge BYTES              send a line of that size that begins as a flow
     #! restart | reload | kill syslog-ng
     #! settings {JSON}         before the start, on top of the collector's settings
     #! until COUNT             wait until there are so many documents
 
-In the documents times near now are written as seconds from the first line (T+2), durations in whole seconds.
+In the lines T-5 is that time as seconds since 1970, T being the start. In the documents times before T are written so
+too; later ones as the step they fell into: step 0 begins with the first line, another one after each wait and each
+order to syslog-ng.
 """
 
 from __future__ import annotations
 
+import bisect
 import datetime
 import json
 import os
@@ -68,7 +71,7 @@ class Collector:
     def __init__(self, folder: Path, changes: dict) -> None:
         """Write the configuration and start."""
         self.folder = folder
-        self.began = 0.0
+        self.steps: list[float] = []
         self.port, self.json_port = free_port(), free_port()
         settings = json.loads((CONFIGURATION / "wrtflow/settings.json").read_text())
         settings |= {"state_directory": str(folder), "log_directory": str(folder)}
@@ -102,7 +105,11 @@ class Collector:
             env=os.environ | {"WRTFLOW_SETTINGS": f"{self.folder}/settings.json"},
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
-        await_(lambda: connects(self.port), "syslog-ng does not listen")
+        await_(lambda: connects(self.port) and self._answers(), "syslog-ng does not come up")
+
+    def _answers(self) -> bool:
+        command = ["syslog-ng-ctl", "stats", f"--control={self.folder}/control"]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End it."""
@@ -157,17 +164,19 @@ class Collector:
     def _relative(self, document: dict) -> dict:
         event = document["event"]
         assert document["@timestamp"] == event["end"]
-        for name in ("start", "end"):
-            if name in event:
-                event[name] = self._near(event[name])
+        if "start" in event:
+            start, end = (datetime.datetime.fromisoformat(event[name]) for name in ("start", "end"))
+            assert event["duration"] == round((end - start).total_seconds() * 1000) * 1_000_000
+            event["start"], event["duration"] = self._named(event["start"]), "end - start"
+        event["end"] = self._named(event["end"])
         document["@timestamp"] = event["end"]
-        if "duration" in event and event["end"].startswith("T"):
-            event["duration"] = round(event["duration"] / 1e9) * 10**9
         return document
 
-    def _near(self, text: str) -> str:
-        seconds = datetime.datetime.fromisoformat(text).timestamp() - self.began
-        return f"T+{round(seconds)}" if -60 < seconds < 600 else text
+    def _named(self, text: str) -> str:
+        """Name a time by the step it fell into."""
+        seconds = datetime.datetime.fromisoformat(text).timestamp()
+        step = bisect.bisect_right(self.steps, seconds) - 1
+        return f"step {step}" if step >= 0 else f"T{round(seconds - self.steps[0])}"
 
 
 class Player:
@@ -179,22 +188,30 @@ class Player:
         self._how, self._name, self._from = "tcp", "1", "127.0.0.1"
         self._sockets: dict[tuple[str, str, str], socket.socket] = {}
         self._sent = 0
-        self._repeat = 1
 
     def play(self, case: list[str]) -> None:
         """Send all and wait until all is through."""
-        self._collector.began = time.time()
+        self._step()
         for line in case:
             if line.startswith("#!"):
                 self._order(*line.removeprefix("#! ").partition(" ")[::2])
             elif line and not line.startswith("#"):
-                self._send(line.encode())
+                self._send(re.sub(r"\bT(-\d+)\b", self._seconds, line).encode())
         self._settle()
+
+    def _step(self) -> None:
+        # Documents know milliseconds.
+        self._collector.steps.append(int(time.time() * 1000) / 1000)
+
+    def _seconds(self, moment: re.Match[str]) -> str:
+        return str(int(self._collector.steps[0]) + int(moment[1]))
 
     def _order(self, order: str, argument: str) -> None:
         match order:
             case "wait":
+                self._settle()
                 time.sleep(float(argument))
+                self._step()
             case "udp" | "tcp" | "json":
                 self._how = order
             case "connection":
@@ -203,13 +220,18 @@ class Player:
                 self._from = argument
             case "raw":
                 self._send(argument.encode("latin-1").decode("unicode_escape").encode("latin-1"))
-            case "repeat":
-                self._repeat = int(argument)
+            case "huge":
+                self._send(
+                    b"<150>Nov 24 03:13:49 OpenWrt ulogd[1868]: [DESTROY] ORIG: SRC=".ljust(
+                        int(argument), b"1"
+                    )
+                )
             case "until":
                 await_(lambda: self._collector.count() >= int(argument), f"fewer than {argument} documents")
             case "reload":
                 self._settle()
                 self._collector.reload()
+                self._step()
             case "restart" | "kill":
                 self._settle()
                 for connection in self._sockets.values():
@@ -218,6 +240,7 @@ class Player:
                 self._sent = 0
                 self._collector.stop(signal.SIGKILL if order == "kill" else signal.SIGTERM)
                 self._collector.start()
+                self._step()
             case "settings":
                 pass
             case _:
@@ -232,17 +255,15 @@ class Player:
             port = self._collector.json_port if self._how == "json" else self._collector.port
             connection.connect(("127.0.0.1", port))
             self._sockets[key] = connection
-        for _ in range(self._repeat):
-            self._sockets[key].sendall(line if self._how == "udp" else line + b"\n")
-            # Between two connections nothing but our patience keeps the order.
-            if len(self._sockets) > 1:
-                self._settle(1)
-            self._sent += 1
-        self._repeat = 1
+        self._sockets[key].sendall(line if self._how == "udp" else line + b"\n")
+        self._sent += 1
+        # Between two connections nothing but our patience keeps the order.
+        if len(self._sockets) > 1:
+            self._settle()
 
-    def _settle(self, more: int = 0) -> None:
+    def _settle(self) -> None:
         """Wait until syslog-ng has taken what was sent, and written its documents."""
-        await_(lambda: self._collector.received() >= self._sent + more, "lines are missing")
+        await_(lambda: self._collector.received() >= self._sent, "lines are missing")
         before = -1
         while (now := self._collector.count()) != before:
             before = now

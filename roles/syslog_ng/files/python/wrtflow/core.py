@@ -15,7 +15,7 @@ import typing
 from collections.abc import Callable
 from pathlib import Path
 
-from wrtflow import document, flow, health, names, settings
+from wrtflow import document, flow, health, names, networks, settings
 from wrtflow.firstseen import FirstSeen
 from wrtflow.geo import Place, Places
 from wrtflow.networks import Networks
@@ -25,6 +25,9 @@ from wrtflow.unparsed import Unparsed
 # conntrack forgets no flow sooner than this after its last packet: a second NEW of the same tuple within it is the
 # same line again, and after it another flow, whose predecessor's DESTROY was lost.
 _DOUBLED = 10_000
+
+# ms that a router's clock may be wrong and still be the one that counts (a JSON object comes at once).
+_CLOCK = 600_000
 
 # Seconds between two writes of what is kept on disk.
 _SAVE = 1.0
@@ -53,6 +56,9 @@ class Core:
         self.settings = loaded
         self.networks = Networks(loaded.home_networks, loaded.left_out, loaded.state_file("networks.json"))
         self.places = Places(self.networks)
+        self._left_out_macs = {
+            item.upper().replace(":", "-") for item in loaded.left_out if networks.is_mac(item)
+        }
         self.names = names.shared(loaded)
         self.open = OpenFlows(loaded.state_file("open.sqlite"))
         self.first = FirstSeen(loaded.state_file("first.sqlite"))
@@ -63,6 +69,8 @@ class Core:
         self._left: dict[str, list[int]] = {}
         self._routers: dict[str, str] = {}
         self._boots: dict[str, str] = {}
+        # The line that was read last: a DESTROY comes back from grouping-by() at once.
+        self._last: tuple[str, flow.Flow] | None = None
         self._stop = threading.Event()
         self._keeper: threading.Thread | None = None
 
@@ -103,23 +111,23 @@ class Core:
         if isinstance(read, flow.Line):
             self._other(read, sender)
             return None
-        return self._event(read, f"{read.host}@{sender}")
+        return self._event(text, read, f"{read.host}@{sender}")
 
     def object(self, text: str, sender: str) -> tuple[str, flow.Flow] | None:
         """Take a router's JSON object, as line() does."""
         self.counts["lines"] += 1
         read = flow.read_json(text)
         host = read.host or self._routers.get(sender) or sender
-        return self._event(read, f"{host}@{sender}")
+        return self._event(text, read, f"{host}@{sender}")
 
     def refuse(self, sender: str, why: flow.Refused, text: str) -> None:
         """Put a line that line() or object() refused into unparsed.log."""
         self.counts["unparsed"] += 1
         self.unparsed.write(sender, str(why), text)
 
-    def _event(self, read: flow.Flow, router: str) -> tuple[str, flow.Flow] | None:
+    def _event(self, text: str, read: flow.Flow, router: str) -> tuple[str, flow.Flow] | None:
         source, destination = self._places(read)[:2]
-        if read.event == "UPDATE" or source.left_out or destination.left_out:
+        if read.event == "UPDATE" or self._left_out(source) or self._left_out(destination):
             self.counts["ignored"] += 1
             return None
         if read.event == "NEW":
@@ -130,15 +138,31 @@ class Core:
                 self.names.want(destination.ip)
         else:
             self.counts["destroy"] += 1
+            self._last = text, read
         return f"{router} {read.tuple}", read
+
+    def _left_out(self, place: Place) -> bool:
+        if place.left_out:
+            return True
+        return (
+            bool(self._left_out_macs)
+            and place.home
+            and self.names.device(place.ip).mac in self._left_out_macs
+        )
 
     def _places(self, read: flow.Flow) -> tuple[Place, Place, Place, Place]:
         of = self.places.of
         try:
-            places = of(read.orig[0]), of(read.orig[1]), of(read.reply[0]), of(read.reply[1])
+            places = (
+                of(read.source),
+                of(read.destination),
+                of(read.reply_source),
+                of(read.reply_destination),
+            )
         except ValueError as error:
             raise flow.Refused("not an address") from error
-        if len({place.version for place in places}) > 1:
+        version = places[0].version
+        if not version == places[1].version == places[2].version == places[3].version:
             raise flow.Refused("two families of addresses in one flow")
         return places
 
@@ -180,72 +204,82 @@ class Core:
         Opened: the NEWs that grouping-by() had, as opening() wrote them, separated by commas.
         Get: what geoip2() found, by name; None before it was asked. Unplaced where it has to be.
         """
-        read = _read(text)
+        read = self._read(text)
         self._placed(self._places(read), get)
-        if read.end is not None or text.startswith("{"):
-            return self._document(key, document.END, read, read.start, read.end or now())
+        if text.startswith("{"):
+            return self._document(key, document.END, read, *_kernel_times(read))
         return self._document(key, document.END, read, self._start(key, read, opened), now())
 
     def lost(
         self, key: str, start: int, text: str, opened: str, get: Callable[[str], str] | None
-    ) -> Finished:
-        """Make the document of a flow whose DESTROY will not come; text is its NEW line."""
-        read = _read(text)
+    ) -> Finished | None:
+        """Make the document of a flow whose DESTROY will not come; text is its NEW line. None: it has ended."""
+        read = self._read(text)
         self._placed(self._places(read), get)
+        left = [*self._left.pop(key, ()), *(begun for begun, _ in _openings(opened))]
+        self._leave(key, [begun for begun in left if begun != start])
+        if start not in left and start not in self.open.before(key):
+            # Its DESTROY came at the last moment.
+            return None
         self.open.closed(key, start)
-        self._leave(key, [begun for begun, _ in _openings(opened) if begun != start])
         return self._document(key, document.TIMEOUT, read, start, now())
 
     def unplaced(self, text: str) -> tuple[str, str]:
         """Return the source and the destination of a flow's line where they have to be looked up, "" where not."""
-        read = _read(text)
+        read = self._read(text)
         source, destination = self._places(read)[:2]
         return "" if source.looked_up else source.ip, "" if destination.looked_up else destination.ip
 
+    def _read(self, text: str) -> flow.Flow:
+        """Read a flow's line again."""
+        last = self._last
+        if last is not None and last[0] == text:
+            return last[1]
+        read = flow.read_json(text) if text.startswith("{") else flow.read_line(text)
+        if not isinstance(read, flow.Flow):
+            raise TypeError("line() lets nothing but flows through")
+        return read
+
     def _start(self, key: str, read: flow.Flow, opened: str) -> int | None:
-        """Tell when the flow that ends began, in ms since 1970."""
+        """Tell when the flow that ends began, in ms since 1970; None where no NEW of it was ever seen."""
         left = self._left.pop(key, None)
+        before = self.open.before(key)
         openings = _openings(opened)
-        if left is None and len(openings) == 1:
+        if len(openings) == 1 and not left and not before:
             start = openings[0][0]
             self.open.closed(key, start)
             return start
-        openings = sorted([(begun, "") for begun in left or ()] + openings)
-        if not flow.distinct(read.protocol, read.orig.source_port):
+        # After a reload grouping-by() may still hold what was also read from disk.
+        stamps = dict.fromkeys((*(left or ()), *before), "") | dict(openings)
+        if not stamps:
+            return None
+        openings = sorted(stamps.items())
+        start, stamp = openings.pop(0)
+        if not read.distinct:
             # First in, first out.
-            before = self.open.started(key)
-            if before is not None and (not openings or before < openings[0][0]):
-                start = before
-            elif openings:
-                start = openings.pop(0)[0]
-            else:
-                return None
             self._leave(key, [begun for begun, _ in openings])
-            self.open.closed(key, start)
-            return start
-        if not openings:
-            start_or_none = self.open.started(key)
-            if start_or_none is not None:
-                self.open.closed(key, start_or_none)
-            return start_or_none
-        start, stamp = openings[0]
-        for begun, again in openings[1:]:
-            if begun - start > _DOUBLED and (not stamp or stamp != again):
-                self._lose(key, start)
-                start, stamp = begun, again
-            else:
-                self.open.closed(key, begun)
+        else:
+            for begun, again in openings:
+                if begun - start > _DOUBLED and stamp != again:
+                    self._leave(key, [start])
+                    self._lose(key, start)
+                    start, stamp = begun, again
+                else:
+                    self.open.closed(key, begun)
         self.open.closed(key, start)
         return start
 
     def _lose(self, key: str, start: int) -> None:
+        """End a flow whose tuple was used again."""
         for lost in self.open.older(start + 1):
-            if lost[:2] == (key, start):
+            if lost.key == key and lost.start == start:
                 self.endings.put(lost)
 
     def _leave(self, key: str, starts: list[int]) -> None:
+        """Remember flows that are still open although grouping-by() has let go of them."""
+        starts = [start for start in starts if start not in self.open.before(key)]
         if starts and len(self._left) < _LEFT:
-            self._left[key] = sorted([*self._left.get(key, []), *starts])
+            self._left[key] = sorted({*self._left.get(key, ()), *starts})
 
     def _placed(self, places: tuple[Place, ...], get: Callable[[str], str] | None) -> None:
         source, destination = places[:2]
@@ -342,11 +376,15 @@ def _openings(opened: str) -> list[tuple[int, str]]:
     return found
 
 
-def _read(text: str) -> flow.Flow:
-    read = flow.read_json(text) if text.startswith("{") else flow.read_line(text)
-    if not isinstance(read, flow.Flow):
-        raise TypeError("line() lets nothing but flows through")
-    return read
+def _kernel_times(read: flow.Flow) -> tuple[int | None, int]:
+    """Return start and end in ms since 1970; moved to now where the router's clock is plainly wrong."""
+    moment = now()
+    if read.end is None:
+        return None, moment
+    wrong = moment - read.end
+    if abs(wrong) < _CLOCK:
+        wrong = 0
+    return None if read.start is None else min(read.start, read.end) + wrong, read.end + wrong
 
 
 def now() -> int:

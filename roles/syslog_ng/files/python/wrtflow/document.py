@@ -10,12 +10,10 @@ import json
 import time
 import typing
 
-from wrtflow.flow import Flow, transport
+from wrtflow.flow import Flow, protocol
 from wrtflow.geo import Place
 
 END, TIMEOUT = "flow-end", "flow-timeout"
-
-_LONG_MAX = 2**63 - 1
 
 
 class Named(typing.NamedTuple):
@@ -73,23 +71,26 @@ def _seconds_of_year(stamp: str) -> int:
 
 
 def identity(ended: Ended) -> str:
-    """Return the document's id: the same for the same line of the router, whenever it is read.
+    """Return the document's id: the same for the same event of the router, whenever and how often it comes.
 
     12 characters that Elasticsearch keeps as 9 bytes: 3 of time first, so that neighbours share their beginning
     (ids that do not compress cost more than any field), and 6 that tell apart what ended in the same 2 seconds.
     """
     flow = ended.flow
     if flow.end is not None:
-        clock = flow.end // 1000
+        seconds = flow.end // 1000
         what = f"{ended.router} {flow.tuple} {flow.start} {flow.end}"
     elif ended.action == TIMEOUT:
-        clock = (ended.start or 0) // 1000
+        seconds = (ended.start or 0) // 1000
         what = f"{ended.router} {flow.tuple} {ended.start}"
     else:
-        clock = _seconds_of_year(flow.stamp)
-        what = f"{flow.stamp} {ended.router} {flow.tuple} {flow.orig[4:]} {flow.reply[4:]}"
+        seconds = _seconds_of_year(flow.stamp)
+        what = (
+            f"{ended.router} {flow.stamp} {flow.tuple} {flow.packets} {flow.bytes} {flow.reply_packets}"
+            f" {flow.reply_bytes} {flow.reply_destination} {flow.reply_destination_port}"
+        )
     digest = hashlib.blake2b(what.encode(), digest_size=6).digest()
-    return base64.urlsafe_b64encode((clock // 2 % 2**24).to_bytes(3, "big") + digest).decode("ascii")
+    return base64.urlsafe_b64encode((seconds // 2 & 0xFFFFFF).to_bytes(3, "big") + digest).decode("ascii")
 
 
 def direction(source: Place, destination: Place, translated: Place) -> str:
@@ -116,7 +117,6 @@ def document(
     Names: of the source and of the destination. Where: direction().
     """
     flow, router, action, start, end = ended
-    orig, back = flow.orig, flow.reply
     at = timestamp(end)
     if start is None:
         times = f'"end":"{at}"'
@@ -124,14 +124,16 @@ def document(
         start = min(start, end)
         times = f'"start":"{timestamp(start)}","end":"{at}","duration":{(end - start) * 1_000_000}'
     if action == END:
-        octets, packets = orig.bytes + back.bytes, orig.packets + back.packets
-        # Each counter fits a long; their sum may not.
-        totals = f',"bytes":{min(octets, _LONG_MAX)},"packets":{min(packets, _LONG_MAX)}'
-        sent = f',"bytes":{orig.bytes},"packets":{orig.packets}'
-        received = f',"bytes":{back.bytes},"packets":{back.packets}'
+        totals = (
+            f',"bytes":{int(flow.bytes) + int(flow.reply_bytes)}'
+            f',"packets":{int(flow.packets) + int(flow.reply_packets)}'
+        )
+        sent = f',"bytes":{flow.bytes},"packets":{flow.packets}'
+        received = f',"bytes":{flow.reply_bytes},"packets":{flow.reply_packets}'
     else:
         # The counters come with the DESTROY: here they are unknown, not 0.
         totals = sent = received = ""
+    number, transport = protocol(flow.protocol)
     name, mac = names[0]
     source_name = f',"domain":{quoted(name)}' if name else ""
     source_mac = f',"mac":"{mac}"' if mac else ""
@@ -140,13 +142,13 @@ def document(
     return (
         f'{{"@timestamp":"{at}","ecs":{{"version":"8.17.0"}},'
         f'"event":{{"kind":"event","category":["network"],"type":["connection","end"],"action":"{action}",{times}}},'
-        f'"observer":{{"hostname":{quoted(router.rpartition("@")[0])},"type":"router"}},'
-        f'"network":{{"transport":"{transport(flow.protocol)}","iana_number":"{flow.protocol}",'
-        f'"type":"ipv{source.version}"{totals},"direction":"{where}"}},'
-        f'"source":{{"ip":"{source.ip}"{_port(orig.source_port)}{sent}{source_mac}{source_name}'
-        f"{_nat(source, reply[1], orig.source_port, back.destination_port)}{source.json}}},"
-        f'"destination":{{"ip":"{destination.ip}"{_port(orig.destination_port)}{received}{destination_name}'
-        f"{_nat(destination, reply[0], orig.destination_port, back.source_port)}{destination.json}}},"
+        f'"observer":{{"hostname":"{router.rpartition("@")[0]}","type":"router"}},'
+        f'"network":{{"transport":"{transport}","iana_number":"{number}","type":"ipv{source.version}"{totals},'
+        f'"direction":"{where}"}},'
+        f'"source":{{"ip":"{source.ip}"{_port(flow.source_port)}{sent}{source_mac}{source_name}'
+        f"{_nat(source, reply[1], flow.source_port, flow.reply_destination_port)}{source.json}}},"
+        f'"destination":{{"ip":"{destination.ip}"{_port(flow.destination_port)}{received}{destination_name}'
+        f"{_nat(destination, reply[0], flow.destination_port, flow.reply_source_port)}{destination.json}}},"
         f'"wrtflow":{{"domain_source":"{domain_source}"{_FIRST if first_seen else ""}}}}}'
     )
 
@@ -154,17 +156,13 @@ def document(
 _FIRST = ',"first_seen":true'
 
 
-def _port(port: int | None) -> str:
+def _port(port: str | None) -> str:
     return "" if port is None else f',"port":{port}'
 
 
-def _nat(place: Place, translated: Place, port: int | None, translated_port: int | None) -> str:
-    ip_differs, port_differs = place is not translated and place.ip != translated.ip, port != translated_port
-    if not ip_differs and not port_differs:
-        return ""
-    members = []
-    if ip_differs:
-        members.append(f'"ip":"{translated.ip}"')
-    if port_differs and translated_port is not None:
-        members.append(f'"port":{translated_port}')
-    return f',"nat":{{{",".join(members)}}}' if members else ""
+def _nat(place: Place, translated: Place, port: str | None, translated_port: str | None) -> str:
+    """Write what REPLY has otherwise than ORIG."""
+    ip = f'"ip":"{translated.ip}"' if translated.ip != place.ip else ""
+    if translated_port == port or translated_port is None:
+        return f',"nat":{{{ip}}}' if ip else ""
+    return f',"nat":{{{ip}{"," if ip else ""}"port":{translated_port}}}'

@@ -122,15 +122,18 @@ class Document(_Parser):
     def parse(self, message: Message) -> bool:
         """Put wrtflow.document, wrtflow.id and wrtflow.index on the message."""
         key = message["MESSAGE"].decode()
-        opened = message["flow.opened"].decode("ascii")
-        get = (lambda name: message[name].decode("utf-8", "replace")) if self.placed else None
+        opened = message.get("flow.opened", b"").decode("ascii")
+        get = (lambda name: message.get(name, b"").decode("utf-8", "replace")) if self.placed else None
         try:
-            closed = message["flow.closed"].decode("utf-8", "replace")
+            closed = message.get("flow.closed", b"").decode("utf-8", "replace")
             if closed:
                 finished = self.core.finished(key, closed, opened, get)
             else:
                 start, _, line = message["flow.lost"].decode("utf-8", "replace").partition(" ")
-                finished = self.core.lost(key, int(start), line, opened, get)
+                lost = self.core.lost(key, int(start), line, opened, get)
+                if lost is None:
+                    return False
+                finished = lost
         except cores.Unplaced:
             return False
         message["wrtflow.document"], message["wrtflow.id"], message["wrtflow.index"] = finished
@@ -149,7 +152,7 @@ class Unplaced(_Parser):
     def parse(self, message: Message) -> bool:
         """Put place.source and place.destination on the message, where they are to be looked up."""
         source, destination = self.core.unplaced(
-            message["flow.closed"].decode("utf-8", "replace")
+            message.get("flow.closed", b"").decode("utf-8", "replace")
             or message["flow.lost"].decode("utf-8", "replace").partition(" ")[2]
         )
         message["place.source"], message["place.destination"] = source, destination
