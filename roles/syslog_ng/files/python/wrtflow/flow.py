@@ -52,7 +52,7 @@ _protocols: dict[str, tuple[str, str]] = {}
 for _number in range(256):
     _protocols[str(_number)] = str(_number), _NAMES.get(_number, str(_number))
 for _name, _number in _NUMBERS.items():
-    for _written in (_name, _name.upper()):
+    for _written in (_name, _name.upper(), _name.replace("icmpv6", "ICMPv6")):
         _protocols[_written] = _protocols[str(_number)]
 
 
