@@ -87,6 +87,8 @@ class Core:
         self._keeper = threading.Thread(target=self._keep, name="wrtflow-core", daemon=True)
         self._keeper.start()
         health.register("flows", self.stats)
+        health.register("names", self.names.stats)
+        health.register("databases", self._databases)
 
     def stop(self) -> None:
         """Write everything."""
@@ -102,6 +104,11 @@ class Core:
     def stats(self) -> dict[str, int]:
         """Return the counters since the start, for the health record."""
         return {**self.counts, "open": len(self.open), "first_contacts": len(self.first)}
+
+    def _databases(self) -> dict[str, float]:
+        """Return the ages of the GeoLite2 databases in days."""
+        files = Path(self.settings.geolite_directory).glob("GeoLite2-*.mmdb")
+        return {file.stem: round((time.time() - file.stat().st_mtime) / 86400, 1) for file in files}
 
     # Before the correlation.
 
