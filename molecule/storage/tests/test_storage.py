@@ -11,6 +11,8 @@ import pytest
 import requests
 import yaml
 
+testinfra_hosts = ["docker://wrtflow-logserver"]
+
 CONTRACT = yaml.safe_load((lab.PROJECT / "files/flow-document.yml").read_text())
 CA = lab.SECRETS / "elasticsearch-ca.crt"
 INDEX, MONTH = "network-1999.01", "network-1999.02"
