@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 
+from . import health
 from . import settings as settings_
 from .devices import Device, Devices
 from .kept import KeptFile
@@ -69,6 +70,7 @@ class Names:
             self._keeper = threading.Thread(target=self._keep, name="wrtflow-names", daemon=True)
             self._keeper.start()
             self._reverse.start()
+            health.register("names", self.stats)
 
     def stop(self) -> None:
         """With the last user gone: end the threads and write the caches."""
