@@ -35,9 +35,11 @@ FIELDS |= {alias: FIELDS[path] for alias, path in CONTRACT["flow_aliases"].items
 RUNTIME = READABLE["index-pattern/flows"]["attributes"]["runtimeFieldMap"]
 
 #: What Kibana 8.12 stamps, and every attribute that it knows of each type: it refuses any other with a 400.
-STAMPS = {"index-pattern": "7.11.0", "search": "7.9.3", "visualization": "8.5.0", "dashboard": "8.7.0"}
+STAMPS = {"index-pattern": "7.11.0", "search": "7.9.3", "visualization": "8.5.0", "dashboard": "8.7.0",
+          "map": "8.4.0"}  # fmt: skip
 ATTRIBUTES = {
     "index-pattern": "title name timeFieldName allowNoIndex fieldFormatMap runtimeFieldMap",
+    "map": "title description layerListJSON mapStateJSON uiStateJSON",
     "search": "title description columns sort grid hideChart kibanaSavedObjectMeta",
     "visualization": "title description visState uiStateJSON version kibanaSavedObjectMeta",
     "dashboard": "title description timeRestore timeFrom timeTo refreshInterval version optionsJSON panelsJSON "
@@ -87,7 +89,7 @@ class TestFields:
     @pytest.mark.parametrize("name", READABLE)
     def test_fields_are_those_of_a_flow(self, name):
         one = READABLE[name] if name not in VEGA else requests_of(name)
-        under = {"field", "fieldName", "timeFieldName", "%timefield%"}
+        under = {"field", "fieldName", "geoField", "timeFieldName", "%timefield%"}
         used = [text for key, text in strings(one) if key in under]
         used += [field for query in queries(READABLE[name]) for field in asked(query)]
         used += READABLE[name]["attributes"].get("columns", [])
@@ -161,7 +163,7 @@ class TestObjects:
     @pytest.mark.parametrize("name", [name for name in READABLE if "dashboard/" not in name])
     def test_what_reads_flows_refers_to_the_data_view(self, name):
         text = json.dumps(READABLE[name]["attributes"])
-        wanted = re.findall(r'"indexRefName": "(.*?)"', text)
+        wanted = re.findall(r'"index(?:Pattern)?RefName": "(.*?)"', text)
         assert [r["name"] for r in READABLE[name]["references"]] == wanted
 
     @pytest.mark.parametrize("name", DASHBOARDS)
@@ -183,12 +185,14 @@ class TestObjects:
         shown = {
             (r["type"], r["id"]) for one in SENT if one["type"] == "dashboard" for r in one["references"]
         }
-        assert {key for key in IDS if key[0] not in ("dashboard", "index-pattern")} - shown == set()
+        assert {key for key in IDS if key[0] in ("visualization", "search")} - shown == set()
 
-    def test_links_lead_to_dashboards_that_are_there(self):
+    def test_links_lead_to_all_dashboards_and_to_the_map(self):
+        """Relative to /app/dashboards, so that they hold in every space and behind every proxy."""
         text = VISUALIZATIONS["visualization/guide"]["visState"]["params"]["markdown"]
-        links = re.findall(r"\]\((.*?)\)", text)
-        assert set(links) == {f"#/view/{one['id']}" for one in SENT if one["type"] == "dashboard"}
+        pages = {"dashboard": "#/view/", "map": "maps/map/"}
+        wanted = {pages[one["type"]] + one["id"] for one in SENT if one["type"] in pages}
+        assert set(re.findall(r"\]\((.*?)\)", text)) == wanted
 
     def test_nothing_is_loaded_from_elsewhere(self):
         """An address is a click's target, or the name of Vega's language, which nobody fetches."""
