@@ -20,8 +20,8 @@ for tool in "$root"/usr/bin/* "$root"/usr/sbin/*; do
     *) rm "$tool" ;;
     esac
 done
-rm -rf "$root"/usr/share/* "$root"/etc/* "$root/var" "$root"/usr/lib/systemd "$root"/usr/lib/init "$root"/usr/lib/dpkg
-mkdir -p "$root/var"
+for part in usr/share etc var usr/lib/systemd usr/lib/init usr/lib/dpkg; do rm -rf "${root:?}/$part"; done
+mkdir -p "$root/usr/share" "$root/etc"
 
 # Busybox' commands: those that a stock OpenWrt has, and no others (no base64, hostname, sha1sum, stat, timeout, diff …).
 for applet in [ [[ ash awk basename brctl bunzip2 bzcat cat chgrp chmod chown clear cmp cp crontab cut date dd df dirname \
@@ -80,7 +80,7 @@ ln -sf ../usr/lib/os-release "$root/etc/os-release"
 # Places, and /var in /tmp as everywhere on OpenWrt.
 mkdir -p "$root/root" "$root/tmp" "$root/mnt" "$root/etc/uci-defaults" "$root/etc/hotplug.d/iface" \
     "$root/etc/crontabs" "$root/etc/dropbear" "$root/proc" "$root/sys" "$root/dev"
-rmdir "$root/var" && ln -s tmp "$root/var"
+ln -s tmp "$root/var"
 ln -sf /tmp/TZ "$root/etc/TZ"
 : >"$root/etc/resolv.conf"
 printf '127.0.0.1 localhost\n\n::1     localhost ip6-localhost ip6-loopback\n' >"$root/etc/hosts"

@@ -92,10 +92,16 @@ rm -f "$feed/Packages"
 rm -rf "${root:?}/$libraries/ulogd"
 ln -s /usr/lib/ulogd "$root/$libraries/ulogd"
 
-# What is installed in the factory.
+# Where the package manager finds it, and what is installed in the factory.
 case $flavour in
-opkg) status=$root/usr/lib/opkg/status info=$root/usr/lib/opkg/info ;;
-apk) status=$root/lib/apk/db/installed info=$root/lib/apk/packages ;;
+opkg)
+    status=$root/usr/lib/opkg/status info=$root/usr/lib/opkg/info
+    echo 'src/gz openwrt_packages file:///lab/feed' >"$root/etc/opkg/distfeeds.conf"
+    ;;
+apk)
+    status=$root/lib/apk/db/installed info=$root/lib/apk/packages
+    echo 'file:///lab/feed/packages.adb' >"$root/etc/apk/repositories.d/distfeeds.list"
+    ;;
 esac
 mkdir -p "${status%/*}" "$info"
 for package in base-files busybox dnsmasq dropbear firewall4 jshn jsonfilter kernel libc libmnl0 libnftnl11 logd netifd \

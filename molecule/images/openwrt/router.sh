@@ -23,15 +23,18 @@ build_router() {
 }
 
 router_from_vendor() {
+    case $1 in opkg) feeds=/etc/opkg/distfeeds.conf ;; apk) feeds=/etc/apk/repositories.d/distfeeds.list ;; esac
     cat >"$work/Dockerfile" <<-END
 	FROM openwrt/rootfs:x86-64-$2 AS packages
-	RUN mkdir -p /lab/feed /var/lock && openwrt/fetch-feed $1 $FEED
+	COPY fetch-feed /tmp/
+	RUN sh /tmp/fetch-feed $1 $FEED
 	FROM openwrt/rootfs:x86-64-$2
 	COPY --from=packages /lab/feed /lab/feed
-	COPY lab/ lab-$1/ /
+	COPY --from=packages $feeds $feeds
+	COPY lab/ /
 	LABEL wrtflow.sum=$SUM
 	END
-    cp -r openwrt/lab "openwrt/lab-$1" openwrt/fetch-feed "$work/"
+    cp -r openwrt/lab openwrt/fetch-feed "$work/"
     docker build --quiet --tag "$IMAGE" "$work" >/dev/null
 }
 
@@ -48,7 +51,7 @@ router_from_registry() {
     tar -C "$work/root" -xf "$kept/debian.tar"
     ./openwrt/factory.sh "$kept/programs" "$1" "$2" "$work/root"
     ./openwrt/feed.sh "$1" "$work/root"
-    for layer in lab "lab-$1"; do lay "openwrt/$layer" "$work/root"; done
+    lay openwrt/lab "$work/root"
     tar -C "$work/root" --owner=0 --group=0 --numeric-owner -cf "$work/root.tar" .
     import_image "$work/root.tar"
 }

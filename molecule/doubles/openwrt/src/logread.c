@@ -6,9 +6,9 @@
  * the time is local time without year and zone; each line is one send(), never more. A receiver that is gone is tried
  * again every second, what is logged meanwhile is not sent; a receiver that stops reading blocks logread (and logd
  * keeps the lines for it). The connection is told to the log, over UDP only the first one.
- * When logd goes away it looks for the next one, ten times at most, and does not hear SIGTERM then: procd's SIGKILL ends
- * it 5 s later. On a router this is seen as the old logread living on; that the two of them send every line twice
- * meanwhile follows from the sources.
+ * When logd goes away it looks for the next one, ten times at most, and does not hear SIGTERM then. So `/etc/init.d/log
+ * restart`, which stops both, leaves the old logread alive until procd's SIGKILL 5 s later (seen on a router), and the
+ * two of them send every line twice meanwhile (follows from the sources). Otherwise SIGTERM ends it.
  *
  * Differences: no facility filters on unknown names; -s (ubus socket) is ignored.
  */
@@ -37,6 +37,13 @@ static long file_size;
 static regex_t pattern;
 static int sender = -1;
 static time_t retry_at;
+static volatile sig_atomic_t terminated;
+
+static void on_term(int signal)
+{
+	(void)signal;
+	terminated = 1;
+}
 
 static const char *name_of(int value, const CODE *table)
 {
@@ -156,6 +163,8 @@ static void read_records(int logd)
 	static char buffer[65536];
 	size_t len = 0;
 
+	time_t patience = 0;
+
 	for (;;) {
 		struct pollfd fds[2] = {{logd, POLLIN, 0}, {udp ? -1 : sender, POLLIN, 0}};
 		char *newline, *line = buffer, waste[64];
@@ -163,8 +172,13 @@ static void read_records(int logd)
 
 		if (log_ip && sender < 0 && now() >= retry_at)
 			connect_sender();
-		if (poll(fds, 2, sender < 0 && log_ip ? 200 : -1) < 0)
+		/* A logd that was stopped with it has gone within this time. */
+		if (poll(fds, 2, terminated ? 300 : sender < 0 && log_ip ? 200 : -1) < 0)
 			continue;
+		if (terminated && !patience)
+			patience = now() + 1;
+		if (terminated && (!fds[0].revents || now() > patience))
+			exit(0);
 		if (fds[1].revents && recv(sender, waste, sizeof(waste), MSG_DONTWAIT) == 0)
 			lose_sender();
 		if (!fds[0].revents)
@@ -209,6 +223,7 @@ int main(int argc, char **argv)
 
 	use_time_zone();
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGTERM, on_term);
 	while ((opt = getopt(argc, argv, "u0fcs:l:z:Z:r:F:p:S:P:h:e:t")) != -1) {
 		switch (opt) {
 		case 'u': udp = true; break;
@@ -257,6 +272,7 @@ int main(int argc, char **argv)
 		if (!follow)
 			return 0;
 		tries = TRIES;
+		terminated = 0;
 		signal(SIGTERM, SIG_IGN);
 		sleep(1);
 	}

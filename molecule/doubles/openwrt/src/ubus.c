@@ -6,7 +6,7 @@
  *
  * The object `service` is procd (procd.c). Every other object is a program /usr/libexec/ubus/OBJECT, called with
  * the method and the arguments, which prints JSON and whose exit status is ubus' status.
- * Differences: no listen, subscribe, send, monitor and wait_for; list -v shows no methods; no access control.
+ * Differences: network.interface.NAME is not listed; no listen, subscribe, send, monitor and wait_for; list -v shows no methods; no access control.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -61,6 +61,19 @@ static char *ask_procd(const char *method, const char *args)
 	return read_all(fd);
 }
 
+/* network.interface.lan METHOD is network.interface METHOD with the name as an argument. */
+static const char *resolve(const char *object, const char **args)
+{
+	static const char family[] = "network.interface";
+	static char named[256];
+
+	if (strncmp(object, family, strlen(family)) || object[strlen(family)] != '.')
+		return object;
+	snprintf(named, sizeof(named), "{\"interface\":\"%s\"}", object + strlen(family) + 1);
+	*args = named;
+	return family;
+}
+
 /* Runs OBJECTS/object; returns its status and what it printed in the form of procd's answer. */
 static char *ask_program(const char *object, const char *method, const char *args)
 {
@@ -68,6 +81,7 @@ static char *ask_program(const char *object, const char *method, const char *arg
 	int fds[2], status;
 	pid_t pid;
 
+	object = resolve(object, &args);
 	if (asprintf(&path, OBJECTS "/%s", object) < 0 || strchr(object, '/') || access(path, X_OK) || pipe(fds))
 		exit(fail(4));
 	pid = fork();

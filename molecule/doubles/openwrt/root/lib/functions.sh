@@ -1,5 +1,5 @@
 # functions.sh: stands for OpenWrt's /lib/functions.sh, the library of its init scripts.
-# shellcheck shell=sh
+# shellcheck shell=busybox
 # shellcheck disable=SC2034,SC2154 # names made by eval, as UCI's shell interface has them
 # From its callers and base-files' documentation: config_load and its kin read UCI into CONFIG_<section>_<option>.
 # Differences: nothing of flash, boards, users and groups beyond what the image's packages need.

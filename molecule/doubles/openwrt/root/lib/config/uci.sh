@@ -1,5 +1,5 @@
 # uci.sh: stands for OpenWrt's /lib/config/uci.sh, short words for `uci` (uci_get PACKAGE SECTION OPTION [DEFAULT] …).
-# shellcheck shell=sh
+# shellcheck shell=busybox
 
 uci_load() { config_load "$1"; }
 uci_get() {

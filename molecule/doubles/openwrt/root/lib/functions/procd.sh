@@ -1,6 +1,5 @@
 # procd.sh: stands for OpenWrt's library of the same name: an init script's description of its service, sent to procd.
-# shellcheck shell=sh
-# shellcheck disable=SC1091 # jshn.sh is in the image
+# shellcheck shell=busybox
 # From the API that procd.sh documents in its head and the developer guide; the messages go to `ubus call service set`.
 # Differences: no mounts, jails, mdns, validation triggers and netdev triggers (accepted, without effect).
 . "$IPKG_INSTROOT/usr/share/libubox/jshn.sh"
@@ -120,6 +119,7 @@ _procd_trigger() {
 _procd_add_reload_trigger() {
 	local package
 
+	# shellcheck disable=SC2154 # rc.common's
 	for package in "$@"; do _procd_trigger config.change package "$package" "/etc/init.d/$service" reload; done
 }
 _procd_add_reload_interface_trigger() {
@@ -157,12 +157,15 @@ _procd_status() {
 	[ -n "$list" ] || { echo inactive; return 3; }
 	list=$(jsonfilter -s "$list" -e '$.instances')
 	[ -n "$list" ] || { [ -n "$2" ] || { echo 'active with no instances'; return 0; }; }
-	[ -z "$2" ] || jsonfilter -q -s "${list:-{\}}" -e "$[\"$2\"]" >/dev/null || { echo "unknown instance $2"; return 4; }
+	[ -z "$2" ] || jsonfilter -q -s "${list:-{\}}" -e "@[\"$2\"]" >/dev/null || { echo "unknown instance $2"; return 4; }
 	echo running
 }
 procd_running() {
+	local instance='*'
+
+	[ -z "$2" ] || [ "$2" = '*' ] || instance="'$2'"
 	[ "$(ubus call service list "{\"name\":\"$1\"}" |
-		jsonfilter -l 1 -e "@['$1'].instances[${2:+'}${2:-*}${2:+'}].running")" = true ]
+		jsonfilter -l 1 -e "@['$1'].instances[$instance].running")" = true ]
 }
 _procd_noop() { return 0; }
 

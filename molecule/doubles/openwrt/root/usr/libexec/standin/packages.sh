@@ -1,6 +1,5 @@
 # packages.sh: what the shims opkg and apk share: a feed's index, the list of what is installed, unpacking and removing.
-# shellcheck shell=sh
-# shellcheck disable=SC3043 # local: this runs on ash only
+# shellcheck shell=busybox
 # A feed is a folder with real .ipk files and the index Packages.gz, in the format of opkg's feeds (opkg's documentation;
 # Debian control paragraphs). The apk shim uses the same: apk's own binary format is not spoken here.
 # The caller sets STATUS (paragraphs of installed packages), INFO (folder of NAME.list and package scripts), LISTS.
@@ -77,13 +76,14 @@ unpack() {
 	tmp=$(mktemp -d)
 	mkdir "$tmp/control"
 	tar -xzf "$1" -C "$tmp" && tar -xzf "$tmp/control.tar.gz" -C "$tmp/control"
-	for conffile in $(cat "$tmp/control/conffiles" 2>/dev/null); do
+	: >>"$tmp/control/conffiles"
+	while read -r conffile; do
 		sum=$(tar -xzOf "$tmp/data.tar.gz" ".$conffile" | md5sum | cut -d' ' -f1)
 		echo "$conffile $sum" >>"$INFO/$2.conffiles"
 		[ -f "$conffile" ] && [ "$(md5sum <"$conffile" | cut -d' ' -f1)" != "$sum" ] || continue
 		kept="$kept $conffile"
 		cp -p "$conffile" "$tmp/$(basename "$conffile")"
-	done
+	done <"$tmp/control/conffiles"
 	tar -tzf "$tmp/data.tar.gz" | sed -n 's,^\./,/,; /[^/]$/p' >"$INFO/$2.list"
 	if ! tar -xzf "$tmp/data.tar.gz" -C / 2>"$tmp/error"; then
 		sed 's/^tar: //' "$tmp/error" >&2
@@ -136,9 +136,10 @@ erase() {
 
 # orphan: a package that was installed for another one and that nothing needs any more.
 orphan() {
-	local name
+	local name autos
 
-	for name in $(awk -v RS= '/\nAuto-Installed: yes/ { print $2 }' "$STATUS"); do
+	autos=$(awk -v RS= '/\nAuto-Installed: yes/ { print $2 }' "$STATUS")
+	for name in $autos; do
 		[ -n "$(dependents "$name")" ] || { echo "$name"; return; }
 	done
 	return 1
