@@ -13,7 +13,7 @@ import panels
 import pytest
 import requests
 
-testinfra_hosts = ["ansible://logserver"]
+testinfra_hosts = ["docker://wrtflow-logserver"]
 
 CA = lab.SECRETS / "elasticsearch-ca.crt"
 INDEX = "network-1999.03"
@@ -39,13 +39,14 @@ def export() -> dict[str, dict[str, Any]]:
 
 
 def deploy(*arguments: str) -> tuple[int, str]:
-    """Run the playbook once more; return its exit code and what it said."""
+    """Run the playbook once more; return its exit code and what it said, on one line and in black and white."""
     done = subprocess.run(
         ["ansible-playbook", "--inventory", "inventory/lab", "playbooks/dashboards.yml", *arguments],
-        cwd=lab.PROJECT, env={**os.environ, "MOLECULE_PROJECT_DIRECTORY": str(lab.PROJECT)},
+        cwd=lab.PROJECT,
+        env={**os.environ, "MOLECULE_PROJECT_DIRECTORY": str(lab.PROJECT), "ANSIBLE_FORCE_COLOR": "0"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    return done.returncode, done.stdout
+    return done.returncode, " ".join(done.stdout.split())
 
 
 class TestKibana:
