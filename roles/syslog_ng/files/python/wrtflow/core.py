@@ -5,13 +5,11 @@ One Core lives as long as the process; a reload of syslog-ng keeps it, unless th
 
 from __future__ import annotations
 
-import collections
 import itertools
 import queue
 import sqlite3
 import threading
 import time
-import typing
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,16 +37,12 @@ _ROUTERS = 1000
 _LEFT = 10_000
 
 
-class Finished(typing.NamedTuple):
-    """What the store needs of a flow."""
-
-    document: str
-    id: str
-    target: str
+# What the store needs of a flow: document, id and index.
+Finished = tuple[str, str, str]
 
 
 class Unplaced(Exception):  # noqa: N818 (no error: a question)
-    """The flow's addresses have to be looked up first: see Core.unplaced()."""
+    """Addresses have to be looked up first; arguments: source and destination, "" for one that need not be."""
 
 
 class Core:
@@ -66,7 +60,9 @@ class Core:
         self.open = OpenFlows(loaded.state_file("open.sqlite"))
         self.first = FirstSeen(loaded.state_file("first.sqlite"))
         self.unparsed = Unparsed(Path(loaded.log_directory, "unparsed.log"), loaded.unparsed_size)
-        self.counts: collections.Counter[str] = collections.Counter()
+        self.counts = dict.fromkeys(
+            ("lines", "new", "destroy", "flows", "unparsed", "ignored", "other", "save_errors"), 0
+        )
         # To end without a DESTROY; the Endings source sends them round through grouping-by().
         self.endings: queue.SimpleQueue[Open | None] = queue.SimpleQueue()
         self._left: dict[str, list[int]] = {}
@@ -170,20 +166,15 @@ class Core:
         )
 
     def _places(self, read: flow.Flow) -> tuple[Place, Place, Place, Place]:
-        of = self.places.of
+        places = self.places
         try:
-            places = (
-                of(read.source),
-                of(read.destination),
-                of(read.reply_source),
-                of(read.reply_destination),
-            )
+            source, destination = places[read.source], places[read.destination]
+            reply_source, reply_destination = places[read.reply_source], places[read.reply_destination]
         except ValueError as error:
             raise flow.Refused("not an address") from error
-        version = places[0].version
-        if not version == places[1].version == places[2].version == places[3].version:
+        if not source.version == destination.version == reply_source.version == reply_destination.version:
             raise flow.Refused("two families of addresses in one flow")
-        return places
+        return source, destination, reply_source, reply_destination
 
     def _other(self, read: flow.Line, sender: str) -> None:
         """Learn from a router's other lines."""
@@ -201,7 +192,8 @@ class Core:
             self.names.observe_neighbour(read.host, read.text, time.time())
         elif word == "networks":
             try:
-                self.networks.learn(router, rest)
+                if self.networks.learn(router, rest):
+                    self.places.clear()
             except ValueError as error:
                 raise flow.Refused(str(error)) from error
         elif word == "boot" and len(rest) == 1:
@@ -225,30 +217,25 @@ class Core:
         Get: what geoip2() found, by name; None before it was asked. Unplaced where it has to be.
         """
         read = self._read(text)
-        self._placed(self._places(read), get)
-        if text.startswith("{"):
-            return self._document(key, document.END, read, *_kernel_times(read))
-        return self._document(key, document.END, read, self._start(key, read, opened), now())
+        places = self._places(read)
+        self._placed(places, get)
+        times = (self._start(key, read, opened), now()) if read.stamp else _kernel_times(read)
+        return self._document(key, document.END, read, places, times, text)
 
     def lost(
         self, key: str, start: int, text: str, opened: str, get: Callable[[str], str] | None
     ) -> Finished | None:
         """Make the document of a flow whose DESTROY will not come; text is its NEW line. None: it has ended."""
         read = self._read(text)
-        self._placed(self._places(read), get)
+        places = self._places(read)
+        self._placed(places, get)
         left = [*self._left.pop(key, ()), *(begun for begun, _ in _openings(opened))]
         self._leave(key, [begun for begun in left if begun != start])
         if start not in left and start not in self.open.before(key):
             # Its DESTROY came at the last moment.
             return None
         self.open.closed(key, start)
-        return self._document(key, document.TIMEOUT, read, start, now())
-
-    def unplaced(self, text: str) -> tuple[str, str]:
-        """Return the source and the destination of a flow's line where they have to be looked up, "" where not."""
-        read = self._read(text)
-        source, destination = self._places(read)[:2]
-        return "" if source.looked_up else source.ip, "" if destination.looked_up else destination.ip
+        return self._document(key, document.TIMEOUT, read, places, (start, now()), text)
 
     def _read(self, text: str) -> flow.Flow:
         """Read a flow's line again."""
@@ -306,50 +293,57 @@ class Core:
         if source.looked_up and destination.looked_up:
             return
         if get is None:
-            raise Unplaced
+            raise Unplaced(
+                "" if source.looked_up else source.ip, "" if destination.looked_up else destination.ip
+            )
         if not source.looked_up:
             source.put(lambda name: get(f"place.source.{name}"))
         if not destination.looked_up:
             destination.put(lambda name: get(f"place.destination.{name}"))
 
-    def _document(self, key: str, action: str, read: flow.Flow, start: int | None, end: int) -> Finished:
-        source, destination, translated, reply_destination = self._places(read)
-        where = document.direction(source, destination, translated)
-        moment = (end if start is None else start) / 1000
-        device = translated if translated.home else destination
-        source_named, destination_named, via = self._named(where, source, destination, device, moment)
-        first = where == "outbound" and self.first.meets(
-            (source_named.mac, source.ip) if source_named.mac else (source.ip,),
-            destination.country,
-            destination.system,
-        )
-        router = key.partition(" ")[0]
-        ended = document.Ended(read, router, action, start, end)
+    def _document(
+        self,
+        key: str,
+        action: str,
+        read: flow.Flow,
+        places: tuple[Place, Place, Place, Place],
+        times: tuple[int | None, int],
+        text: str,
+    ) -> Finished:
         self.counts["flows"] += 1
-        return Finished(
-            document.document(
-                ended, source, destination, (translated, reply_destination),
-                (source_named, destination_named), via, where, first,
-            ),
-            document.identity(ended),
+        source, destination, translated, _ = places
+        where = document.direction(source, destination, translated)
+        start, end = times
+        names, via = self._named(
+            where, source, destination, translated, (end if start is None else start) / 1000
+        )
+        first = where == "outbound" and self.first.meets(
+            names[0][1], source.ip, destination.country, destination.system
+        )
+        router = key[: key.index(" ")]
+        moment = start if action == document.TIMEOUT else read.end
+        return (
+            document.document(read, router, action, times, places, names, via, where, first),
+            document.identity(read.stamp, moment, f"{router} {text}"),
             document.index(self.settings.index_prefix, end),
-        )  # fmt: skip
+        )
 
     def _named(
-        self, where: str, source: Place, destination: Place, device: Place, moment: float
-    ) -> tuple[document.Named, document.Named, str]:
+        self, where: str, source: Place, destination: Place, translated: Place, moment: float
+    ) -> tuple[tuple[document.Named, document.Named], str]:
         """Name both sides: devices at home by their names, remote ones by the site that the device asked for."""
-        known, site = self.names.device, self.names.site
+        device, site = self.names.device, self.names.site
         if where == "outbound":
             name, via = site(source.ip, destination.ip, moment)
-            return document.Named(*known(source.ip)), document.Named(name), via
+            return (device(source.ip), (name, None)), via
         if where == "inbound":
-            name, via = site(device.ip, source.ip, moment)
-            return document.Named(name), document.Named(*known(device.ip)), via
+            behind = translated if translated.home else destination
+            name, via = site(behind.ip, source.ip, moment)
+            return ((name, None), device(behind.ip)), via
         if where == "internal":
-            return document.Named(*known(source.ip)), document.Named(*known(destination.ip)), "none"
+            return (device(source.ip), device(destination.ip)), "none"
         name, via = site(source.ip, destination.ip, moment)
-        return document.Named(site(destination.ip, source.ip, moment)[0]), document.Named(name), via
+        return ((site(destination.ip, source.ip, moment)[0], None), (name, None)), via
 
     # In the background.
 
@@ -388,12 +382,10 @@ def opening(start: int, stamp: str) -> str:
 
 
 def _openings(opened: str) -> list[tuple[int, str]]:
-    found = []
-    for item in opened.split(","):
-        start, _, stamp = item.strip('"').partition(" ")
-        if start:
-            found.append((int(start), stamp))
-    return found
+    if "," not in opened:
+        start, _, stamp = opened.partition(" ")
+        return [(int(start), stamp)] if start else []
+    return [opening for item in opened.split(",") for opening in _openings(item.strip('"'))]
 
 
 def _kernel_times(read: flow.Flow) -> tuple[int | None, int]:

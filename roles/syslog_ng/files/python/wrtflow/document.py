@@ -8,7 +8,6 @@ import functools
 import hashlib
 import json
 import time
-import typing
 
 from wrtflow.flow import Flow, protocol
 from wrtflow.geo import Place
@@ -16,21 +15,8 @@ from wrtflow.geo import Place
 END, TIMEOUT = "flow-end", "flow-timeout"
 
 
-class Named(typing.NamedTuple):
-    """What is known of one side beyond its address."""
-
-    name: str | None = None
-    mac: str | None = None
-
-
-class Ended(typing.NamedTuple):
-    """A flow with its end. Times in ms since 1970."""
-
-    flow: Flow
-    router: str  # host@sender: two routers may have one name
-    action: str
-    start: int | None
-    end: int
+# What is known of one side beyond its address: name, and MAC as ECS writes it.
+Named = tuple[str | None, str | None]
 
 
 @functools.lru_cache(maxsize=4096)
@@ -70,26 +56,16 @@ def _seconds_of_year(stamp: str) -> int:
     return calendar.timegm(moment) - 63_072_000
 
 
-def identity(ended: Ended) -> str:
-    """Return the document's id: the same for the same event of the router, whenever and how often it comes.
+def identity(stamp: str, moment: int | None, what: str) -> str:
+    """Return the document's id: the same for the same line of the same router, whenever and how often it comes.
+
+    Stamp: the router's clock, or moment (ms since 1970) where the line has none; what: the router and its line.
 
     12 characters that Elasticsearch keeps as 9 bytes: 3 of time first, so that neighbours share their beginning
     (ids that do not compress cost more than any field), and 6 that tell apart what ended in the same 2 seconds.
     """
-    flow = ended.flow
-    if flow.end is not None:
-        seconds = flow.end // 1000
-        what = f"{ended.router} {flow.tuple} {flow.start} {flow.end}"
-    elif ended.action == TIMEOUT:
-        seconds = (ended.start or 0) // 1000
-        what = f"{ended.router} {flow.tuple} {ended.start}"
-    else:
-        seconds = _seconds_of_year(flow.stamp)
-        what = (
-            f"{ended.router} {flow.stamp} {flow.tuple} {flow.packets} {flow.bytes} {flow.reply_packets}"
-            f" {flow.reply_bytes} {flow.reply_destination} {flow.reply_destination_port}"
-        )
-    digest = hashlib.blake2b(what.encode(), digest_size=6).digest()
+    seconds = _seconds_of_year(stamp) if moment is None else moment // 1000
+    digest = hashlib.blake2b(what.encode("utf-8", "replace"), digest_size=6).digest()
     return base64.urlsafe_b64encode((seconds // 2 & 0xFFFFFF).to_bytes(3, "big") + digest).decode("ascii")
 
 
@@ -102,10 +78,11 @@ def direction(source: Place, destination: Place, translated: Place) -> str:
 
 
 def document(
-    ended: Ended,
-    source: Place,
-    destination: Place,
-    reply: tuple[Place, Place],
+    flow: Flow,
+    router: str,
+    action: str,
+    times: tuple[int | None, int],
+    places: tuple[Place, Place, Place, Place],
     names: tuple[Named, Named],
     domain_source: str,
     where: str,
@@ -113,16 +90,17 @@ def document(
 ) -> str:
     """Return the document as one line of JSON.
 
-    Reply: the places of REPLY's source and destination, which differ from the flow's own behind NAT.
-    Names: of the source and of the destination. Where: direction().
+    Router: host@sender. Times: start and end in ms since 1970. Places: of ORIG's source and destination and of
+    REPLY's, which differ from them behind NAT. Names: of the source and of the destination. Where: direction().
     """
-    flow, router, action, start, end = ended
+    source, destination, reply_source, reply_destination = places
+    start, end = times
     at = timestamp(end)
     if start is None:
-        times = f'"end":"{at}"'
+        period = f'"end":"{at}"'
     else:
         start = min(start, end)
-        times = f'"start":"{timestamp(start)}","end":"{at}","duration":{(end - start) * 1_000_000}'
+        period = f'"start":"{timestamp(start)}","end":"{at}","duration":{(end - start) * 1_000_000}'
     if action == END:
         totals = (
             f',"bytes":{int(flow.bytes) + int(flow.reply_bytes)}'
@@ -141,14 +119,14 @@ def document(
     destination_name = f',"domain":{quoted(name)}' if name else ""
     return (
         f'{{"@timestamp":"{at}","ecs":{{"version":"8.17.0"}},'
-        f'"event":{{"kind":"event","category":["network"],"type":["connection","end"],"action":"{action}",{times}}},'
+        f'"event":{{"kind":"event","category":["network"],"type":["connection","end"],"action":"{action}",{period}}},'
         f'"observer":{{"hostname":"{router.rpartition("@")[0]}","type":"router"}},'
         f'"network":{{"transport":"{transport}","iana_number":"{number}","type":"ipv{source.version}"{totals},'
         f'"direction":"{where}"}},'
         f'"source":{{"ip":"{source.ip}"{_port(flow.source_port)}{sent}{source_mac}{source_name}'
-        f"{_nat(source, reply[1], flow.source_port, flow.reply_destination_port)}{source.json}}},"
+        f"{_nat(source, reply_destination, flow.source_port, flow.reply_destination_port)}{source.json}}},"
         f'"destination":{{"ip":"{destination.ip}"{_port(flow.destination_port)}{received}{destination_name}'
-        f"{_nat(destination, reply[0], flow.destination_port, flow.reply_source_port)}{destination.json}}},"
+        f"{_nat(destination, reply_source, flow.destination_port, flow.reply_source_port)}{destination.json}}},"
         f'"wrtflow":{{"domain_source":"{domain_source}"{_FIRST if first_seen else ""}}}}}'
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 # Enough for a thousand devices in a thousand systems; what comes later is written down but not called first.
 _SIZE = 1_000_000
+_ASKED = 100_000
 
 
 class FirstSeen:
@@ -18,6 +19,8 @@ class FirstSeen:
         """Name the file; nothing is read yet."""
         self._file = file
         self._met: set[str] = set()
+        # Short cut: what has just been asked is not new.
+        self._asked: set[tuple[str | None, ...]] = set()
         self._new: list[str] = []
         self._lock = threading.Lock()
 
@@ -26,20 +29,22 @@ class FirstSeen:
         with contextlib.closing(self._open()) as database:
             self._met = {row[0] for row in database.execute("SELECT contact FROM met LIMIT ?", (_SIZE,))}
 
-    def meets(self, devices: tuple[str, ...], country: str | None, system: str | None) -> bool:
-        """Tell whether a device is new to the country or the system; devices are its MAC and address, as known."""
-        contacts = [
-            [f"{device} {where}" for device in devices]
-            for where in (country, system and f"AS{system}")
-            if where is not None
-        ]
+    def meets(self, mac: str | None, address: str, country: str | None, system: str | None) -> bool:
+        """Tell whether a device, known by its address and perhaps its MAC, is new to the country or the system."""
+        contact = (mac, address, country, system)
+        if contact in self._asked:
+            return False
+        if len(self._asked) >= _ASKED:
+            self._asked.clear()
+        self._asked.add(contact)
         first = False
-        for names in contacts:
-            unknown = [name for name in names if name not in self._met]
-            if not unknown:
+        for where in (country, system and f"AS{system}"):
+            if where is None:
                 continue
+            contacts = [f"{device} {where}" for device in (mac, address) if device]
+            unknown = [name for name in contacts if name not in self._met]
             # A device that gets a new address, or whose MAC becomes known, is no new device.
-            first |= len(unknown) == len(names)
+            first |= len(unknown) == len(contacts)
             with self._lock:
                 if len(self._met) < _SIZE:
                     self._met.update(unknown)

@@ -69,30 +69,20 @@ class Place:
         self.looked_up = True
 
 
-class Places:
-    """The addresses met so far."""
+class Places(dict[str, Place]):
+    """The addresses met so far, by their text; ValueError for what is no address."""
 
     def __init__(self, networks: Networks) -> None:
         """Remember nothing yet."""
+        super().__init__()
         self._networks = networks
-        self._version = networks.version
-        self._places: dict[str, Place] = {}
 
-    def of(self, text: str) -> Place:
-        """Return the address's place; ValueError where the text is no address."""
-        if self._version != self._networks.version:
-            self.forget()
-        place = self._places.get(text)
-        if place is None:
-            if len(self._places) >= _SIZE:
-                self.forget()
-            place = self._places[text] = Place(text, self._networks)
+    def __missing__(self, text: str) -> Place:
+        """Meet an address."""
+        if len(self) >= _SIZE:
+            self.clear()
+        place = self[text] = Place(text, self._networks)
         return place
-
-    def forget(self) -> None:
-        """Start anew: the databases or the home networks have changed."""
-        self._version = self._networks.version
-        self._places = {}
 
 
 def _dump(value: object) -> str:

@@ -41,8 +41,6 @@ class Networks:
         self._file = file
         self._lock = threading.Lock()
         self._learned: dict[str, tuple[Network, ...]] = {}
-        # Grows with each change: what was derived from the networks before is out of date.
-        self.version = 0
         if file is not None:
             with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
                 for router, items in json.loads(file.read_text(encoding="ascii")).items():
@@ -70,7 +68,6 @@ class Networks:
                 return False
             self._learned[router] = told
             self._home = self._united()
-            self.version += 1
             if self._file is not None:
                 content = {name: [str(item) for item in items] for name, items in self._learned.items()}
                 new = self._file.with_name(f"{self._file.name}.new")

@@ -27,6 +27,12 @@ except ImportError:  # outside syslog-ng: the tests
 
 Message = typing.Any
 
+
+def _text(value: bytes | str) -> str:
+    """Read a value: syslog-ng gives bytes, or str where it knows the type."""
+    return value if isinstance(value, str) else value.decode("utf-8", "replace")
+
+
 _lock = threading.Lock()
 _users = 0
 _core: cores.Core | None = None
@@ -41,6 +47,8 @@ def _start() -> cores.Core:
             _core = cores.Core(loaded)
         if _users == 0:
             _core.start()
+        # The databases may be new ones.
+        _core.places.clear()
         _users += 1
         return _core
 
@@ -73,8 +81,8 @@ class Line(_Parser):
 
     def parse(self, message: Message) -> bool:
         """Make the message a flow event, cut down to its key where grouping-by() will hold it."""
-        text = message["MESSAGE"].decode("utf-8", "replace")
-        sender = message["SOURCEIP"].decode("ascii", "replace")
+        text = _text(message["MESSAGE"])
+        sender = _text(message["SOURCEIP"])
         core = self.core
         try:
             found = core.line(text, sender)
@@ -100,8 +108,8 @@ class Json(_Parser):
 
     def parse(self, message: Message) -> bool:
         """Make the message a flow that is ready for its document: there is nothing to correlate."""
-        text = message["MESSAGE"].decode("utf-8", "replace")
-        sender = message["SOURCEIP"].decode("ascii", "replace")
+        text = _text(message["MESSAGE"])
+        sender = _text(message["SOURCEIP"])
         try:
             found = self.core.object(text, sender)
         except flow.Refused as why:
@@ -115,48 +123,35 @@ class Json(_Parser):
 
 
 class Document(_Parser):
-    """Makes the document of an ended flow. False: its addresses have to be looked up first (see Unplaced)."""
+    """Makes the document of an ended flow, or asks for the places of its addresses."""
 
     placed = False
 
     def parse(self, message: Message) -> bool:
-        """Put wrtflow.document, wrtflow.id and wrtflow.index on the message."""
-        key = message["MESSAGE"].decode()
-        opened = message.get("flow.opened", b"").decode("ascii")
-        get = (lambda name: message.get(name, b"").decode("utf-8", "replace")) if self.placed else None
+        """Put wrtflow.document, wrtflow.id and wrtflow.index on the message, or place.source and place.destination."""
+        key, opened = _text(message["MESSAGE"]), _text(message.get("flow.opened", b""))
+        closed = _text(message.get("flow.closed", b""))
+        get = (lambda name: _text(message.get(name, b""))) if self.placed else None
         try:
-            closed = message.get("flow.closed", b"").decode("utf-8", "replace")
             if closed:
                 finished = self.core.finished(key, closed, opened, get)
             else:
-                start, _, line = message["flow.lost"].decode("utf-8", "replace").partition(" ")
+                start, _, line = _text(message["flow.lost"]).partition(" ")
                 lost = self.core.lost(key, int(start), line, opened, get)
                 if lost is None:
                     return False
                 finished = lost
-        except cores.Unplaced:
-            return False
-        message["wrtflow.document"], message["wrtflow.id"], message["wrtflow.index"] = finished
+        except cores.Unplaced as unplaced:
+            message["place.source"], message["place.destination"] = unplaced.args
+        else:
+            message["wrtflow.document"], message["wrtflow.id"], message["wrtflow.index"] = finished
         return True
 
 
 class PlacedDocument(Document):
-    """The same, with what geoip2() has found."""
+    """Makes the document with what geoip2() has found."""
 
     placed = True
-
-
-class Unplaced(_Parser):
-    """Tells geoip2() which addresses to look up."""
-
-    def parse(self, message: Message) -> bool:
-        """Put place.source and place.destination on the message, where they are to be looked up."""
-        source, destination = self.core.unplaced(
-            message.get("flow.closed", b"").decode("utf-8", "replace")
-            or message["flow.lost"].decode("utf-8", "replace").partition(" ")[2]
-        )
-        message["place.source"], message["place.destination"] = source, destination
-        return True
 
 
 class Endings(LogSource):  # type: ignore[misc]
