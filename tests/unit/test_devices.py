@@ -29,7 +29,7 @@ def known(lines: str = "", **options: object) -> Devices:
 
 def tell(devices: Devices, lines: str, now: float = NOW) -> None:
     for line in lines.strip().splitlines():
-        if line.startswith("neigh"):
+        if line.startswith(("neigh", "lease")):
             devices.observe_neighbour(line, now)
         elif line.startswith("DHCPV6"):
             devices.observe_odhcpd(line, now)
@@ -322,3 +322,9 @@ def test_any_text_is_taken_and_gives_right_names_or_none(lines: list[str]) -> No
     for key, (name, _) in devices.names._cache.items():
         assert name is None or any(name in line.lower() for line in lines)
         assert mac(key) or "." in key or ":" in key
+
+
+def test_a_lease_that_the_router_itself_tells_names_the_device() -> None:
+    devices = known("lease 10.99.0.50 02:aa:bb:cc:dd:01 Camera\nlease 10.99.0.51 02:aa:bb:cc:dd:02")
+    assert devices.device("10.99.0.50") == Device("camera", MAC)
+    assert devices.device("10.99.0.51") == Device(None, OTHER)

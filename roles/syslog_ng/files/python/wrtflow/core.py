@@ -188,7 +188,7 @@ class Core:
 
     def _told(self, read: flow.Line, router: str) -> None:
         word, *rest = read.text.split() or [""]
-        if word == "neigh":
+        if word in ("neigh", "lease"):
             self.names.observe_neighbour(read.host, read.text, time.time())
         elif word == "networks":
             try:

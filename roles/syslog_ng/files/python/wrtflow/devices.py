@@ -7,6 +7,7 @@ A device is its MAC; an address belongs to the MAC that was last seen to have it
     dnsmasq-dhcp  SLAAC-CONFIRM(br-lan) fd77::aa:bbff:fecc:dd01 Camera
     odhcpd        DHCPV6 RENEW IA_NA from 0003000102aabbccdd01 on br-lan: ok fd77::13a/128
     wrtflow-net   neigh fd77::aa:bbff:fecc:dd01 02-AA-BB-CC-DD-01
+    wrtflow-net   lease 10.77.0.134 02-AA-BB-CC-DD-01 Camera                      the name may be missing
 """
 
 from __future__ import annotations
@@ -120,8 +121,10 @@ class Devices:
                 self._lease6(prefix.removesuffix("/128"), words[4], [], now)
 
     def observe_neighbour(self, line: str, now: float) -> None:
-        """Take a line of the router's own script, received at `now`; other lines than neigh are none of ours."""
+        """Take a line of the router's own script, received at `now`; other lines than these two are none of ours."""
         words = line.split(None, 4) if len(line) <= LONGEST else []
+        if len(words) >= 3 and words[0] == "lease":
+            self._lease(words[1], words[2], words[3:], now)
         if len(words) < 3 or words[0] != "neigh":
             return
         ip, owner = address(words[1]), mac(words[2])
