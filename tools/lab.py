@@ -117,7 +117,8 @@ def secret(name: str) -> str:
 def elasticsearch(method: str, path: str, body: Any = None, *, user: str = "reader") -> dict[str, Any]:
     """Send one request to the lab's Elasticsearch, by default with the read-only key, and return its answer.
 
-    user is "reader" or "elastic". A list as body is sent as NDJSON. LabError for anything but a 2xx or 404 answer.
+    user is "reader" or "elastic". A list as body is sent as NDJSON. LabError for anything but a 2xx answer; a 404 and a
+    503 are returned as they are: the month's index, or its shard, is not there yet.
     """
     headers, auth = {}, None
     if user == "elastic":
@@ -134,7 +135,7 @@ def elasticsearch(method: str, path: str, body: Any = None, *, user: str = "read
         method, ELASTICSEARCH + path, data=data, headers=headers, auth=auth,
         verify=str(SECRETS / "elasticsearch-ca.crt"), timeout=30,
     )  # fmt: skip
-    if not answer.ok and answer.status_code != requests.codes.not_found:
+    if not answer.ok and answer.status_code not in (404, 503):
         raise LabError(f"Elasticsearch answered {answer.status_code} to {method} {path}: {answer.text[:500]}")
     return answer.json()
 
