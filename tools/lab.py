@@ -6,9 +6,11 @@ events, documents from Elasticsearch over TLS with the read-only key.
 
 from __future__ import annotations
 
+import io
 import ipaddress
 import json
 import re
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -101,6 +103,17 @@ def run(host: str, *command: str, stdin: str | None = None) -> str:
             f"{host}: {' '.join(command[-3:])} ended with {code}:\n{(out or b'').decode()}{(err or b'').decode()}"
         )
     return (out or b"").decode()
+
+
+def put(host: str, path: str, data: bytes, mode: int = 0o644) -> None:
+    """Write a file on a lab host."""
+    buffer = io.BytesIO()
+    folder, name = path.rsplit("/", 1)
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        info = tarfile.TarInfo(name)
+        info.size, info.mode = len(data), mode
+        tar.addfile(info, io.BytesIO(data))
+    container(host).put_archive(folder, buffer.getvalue())
 
 
 # --- Elasticsearch ----------------------------------------------------------------------------------------------
