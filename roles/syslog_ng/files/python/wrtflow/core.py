@@ -5,7 +5,9 @@ One Core lives as long as the process; a reload of syslog-ng keeps it, unless th
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import json
 import queue
 import sqlite3
 import threading
@@ -68,7 +70,10 @@ class Core:
         self._left: dict[str, list[int]] = {}
         self._spaced: set[str] = set()
         self._routers: dict[str, str] = {}
+        self._boots_file = loaded.state_file("boots.json")
         self._boots: dict[str, str] = {}
+        with contextlib.suppress(OSError, ValueError):
+            self._boots = dict(json.loads(self._boots_file.read_text(encoding="utf-8")))
         # The line that was read last: a DESTROY comes back from grouping-by() at once.
         self._last: tuple[str, flow.Flow] | None = None
         self._stop = threading.Event()
@@ -83,7 +88,6 @@ class Core:
         self._keeper = threading.Thread(target=self._keep, name="wrtflow-core", daemon=True)
         self._keeper.start()
         health.register("flows", self.stats)
-        health.register("names", self.names.stats)
         health.register("databases", self._databases)
 
     def stop(self) -> None:
@@ -190,23 +194,36 @@ class Core:
         word, *rest = read.text.split() or [""]
         if word in ("neigh", "lease"):
             self.names.observe_neighbour(read.host, read.text, time.time())
+        elif word == "lease":
+            # What dnsmasq said when it gave the lease, which was perhaps before there was a collector.
+            self.names.observe_dnsmasq(
+                read.host, "dnsmasq-dhcp", f"DHCPACK(lan) {' '.join(rest)}", time.time()
+            )
         elif word == "networks":
             try:
                 if self.networks.learn(router, rest):
                     self.places.clear()
             except ValueError as error:
                 raise flow.Refused(str(error)) from error
-        elif word == "boot" and len(rest) == 1:
-            self._booted(router, rest[0])
+        elif word == "boot" and rest:
+            # Seconds since then, where they are told: flows that have begun since go on.
+            up = int(rest[1]) if len(rest) > 1 and rest[1].isdecimal() and len(rest[1]) < 10 else 0
+            self._booted(router, rest[0], now() - up * 1000)
 
-    def _booted(self, router: str, boot: str) -> None:
+    def _booted(self, router: str, boot: str, moment: int) -> None:
         """End the flows that a router had open before it booted. Boot: what differs from boot to boot."""
         before = self._boots.get(router)
-        self._boots[router] = boot
-        if before is None or before == boot:
+        if before == boot or len(self._boots) >= _ROUTERS:
             return
-        for lost in self.open.older(now(), router):
-            self.endings.put(lost)
+        self._boots[router] = boot
+        # Kept on disk: a power cut takes the router and the collector alike.
+        new = self._boots_file.with_name(f"{self._boots_file.name}.new")
+        with contextlib.suppress(OSError):
+            new.write_text(json.dumps(self._boots), encoding="utf-8")
+            new.replace(self._boots_file)
+        if before is not None:
+            for lost in self.open.older(moment, router):
+                self.endings.put(lost)
 
     # After the correlation.
 
