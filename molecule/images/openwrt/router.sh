@@ -43,12 +43,13 @@ router_from_registry() {
     mkdir -p "$kept"
     ./openwrt/programs.sh "$kept/programs"
     # Both flavours are made of the same packages, downloaded once.
-    [ -e "$kept/debian.tar" ] || {
-        debian_rootfs "$kept/debian.part.tar" "$DEBIAN" --variant=extract
-        mv "$kept/debian.part.tar" "$kept/debian.tar"
+    debian=$kept/debian-$(echo "$DEBIAN" | cksum | cut -d' ' -f1).tar
+    [ -e "$debian" ] || {
+        debian_rootfs "$work/debian.tar" "$DEBIAN" --variant=extract
+        mv "$work/debian.tar" "$debian"
     }
     mkdir "$work/root"
-    tar -C "$work/root" -xf "$kept/debian.tar"
+    tar -C "$work/root" -xf "$debian"
     ./openwrt/factory.sh "$kept/programs" "$1" "$2" "$work/root"
     ./openwrt/feed.sh "$1" "$work/root"
     lay openwrt/lab "$work/root"
