@@ -29,8 +29,7 @@ path = "/dev/null"
 [dependencies]
 libuci-sys = "=1.0.5"
 END
-# (Sparse: cargo before 1.70 would clone the whole index.)
-(cd "$work" && export CARGO_REGISTRIES_CRATES_IO_PROTOCOL=sparse && retry cargo vendor --quiet vendor >/dev/null)
+(cd "$work" && retry cargo vendor --quiet vendor >/dev/null)
 crate=$work/vendor/libuci-sys
 
 compile() { # PROGRAM ARGUMENTS…
