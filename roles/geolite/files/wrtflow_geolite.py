@@ -6,10 +6,10 @@
 Fetches each database from its source, validates it, puts it in place in one step and has syslog-ng open it. Whatever
 goes wrong, the database that is in use stays in use; the one sentence that says what went wrong is the last line on
 standard error, and the exit status is 1. Standard output: one JSON object a database, as
-{"database": "City", "changed": true, "old": "2026-10-01T…", "new": "2026-11-20T…", "checked_only": false}.
+{"database": "City", "changed": true, "old": "2026-10-01T…", "new": "2026-11-20T…"}.
 
 Sources: MaxMind's download service (documented at dev.maxmind.com, "Updating GeoIP and GeoLite Databases"), any URL,
-or a file; .mmdb, .mmdb.gz or .tar.gz. Needs Debian's python3-maxminddb and Python's standard library.
+or a file; .mmdb, .gz or .tar.gz. Needs Debian's python3-maxminddb and Python's standard library.
 """
 
 from __future__ import annotations
@@ -20,9 +20,13 @@ import contextlib
 import fcntl
 import gzip
 import hashlib
+import http.client
+import ipaddress
+import itertools
 import json
 import os
 import shutil
+import ssl
 import subprocess
 import sys
 import tarfile
@@ -58,8 +62,14 @@ SCHEMAS: dict[str, dict[str, type]] = {
 #: The path that makes a database of use: one record at least must have it.
 ESSENTIAL = {"City": "country.iso_code", "ASN": "autonomous_system_number"}
 
-#: Records that are read before a database is trusted; the first ones, and then one of every so many.
-SAMPLE = 20_000
+#: Records that are read before a database is trusted: so many from its beginning, and so many addresses of each
+#: space, evenly spread. Reading all of a City database would take minutes.
+SAMPLE = 10_000
+SPACES = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("2000::/3"))
+
+#: Bytes. Nothing larger is taken for a database, and so much of the disk is left to the collector's buffers.
+LARGEST = 1 << 30
+RESERVE = 64 << 20
 
 MAXMIND = "https://download.maxmind.com/geoip/databases/GeoLite2-{kind}/download?suffix=tar.gz"
 
@@ -67,18 +77,23 @@ MAXMIND = "https://download.maxmind.com/geoip/databases/GeoLite2-{kind}/download
 class UpdateError(Exception):
     """The update can't be done; the message is one sentence for the person, and says what to do."""
 
+    def __init__(self, sentence: str) -> None:
+        """Put it on one line, whatever others have said in it."""
+        super().__init__(" ".join(sentence.split()))
+
 
 @dataclass
 class Source:
-    """Where one database comes from."""
+    """Where one database comes from: a URL or a path."""
 
     location: str
     maxmind: bool = False
 
     @property
-    def is_url(self) -> bool:
-        """Whether the location is fetched over HTTP."""
-        return urlsplit(self.location).scheme in {"http", "https"}
+    def host(self) -> str | None:
+        """The host that is asked over HTTP; None for a file."""
+        parts = urlsplit(self.location)
+        return parts.hostname if parts.scheme in {"http", "https"} else None
 
 
 @dataclass
@@ -92,7 +107,6 @@ class Settings:
     known: dict[str, dict[str, str]] = field(default_factory=dict)
     timeout: float = 60
     minimum_share: float = 0.5
-    syslog_ng: bool = True
 
     @classmethod
     def load(cls, path: Path) -> Settings:
@@ -106,19 +120,23 @@ class Settings:
                 else Source(where)
                 for kind, where in raw["sources"].items()
             }
+            if not sources or not sources.keys() <= SCHEMAS.keys():
+                raise ValueError(f"databases are {', '.join(SCHEMAS)}")
+            if any("@" in urlsplit(source.location).netloc for source in sources.values()):
+                raise ValueError("a password in a URL would be shown: not supported")
             return cls(
                 directory=Path(raw["directory"]),
                 sources=sources,
                 account_id=str(raw.get("account_id", "")),
                 license_key=str(raw.get("license_key", "")),
-                known=raw.get("known", {}),
+                known={kind: dict(addresses) for kind, addresses in raw.get("known", {}).items()},
                 timeout=float(raw.get("timeout", 60)),
                 minimum_share=float(raw.get("minimum_share", 0.5)),
-                syslog_ng=bool(raw.get("syslog_ng", True)),
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             raise UpdateError(
-                f"The settings in {path} can't be read ({error!r}): run the collector's playbook."
+                f"The settings in {path} can't be used ({type(error).__name__}: {error}):"
+                " run the collector's playbook."
             ) from error
 
 
@@ -130,7 +148,6 @@ class Result:
     old: int | None
     new: int | None
     changed: bool
-    checked_only: bool = False
 
     def as_json(self) -> str:
         """Return it as one line for the playbook."""
@@ -138,113 +155,122 @@ class Result:
             name: datetime.fromtimestamp(value, UTC).isoformat() if value else None
             for name, value in (("old", self.old), ("new", self.new))
         }
-        return json.dumps(
-            {"database": self.database, "changed": self.changed, **dates, "checked_only": self.checked_only}
-        )
+        return json.dumps({"database": self.database, "changed": self.changed, **dates})
 
 
 # --- fetching -------------------------------------------------------------------------------------------------------
 
+#: What is remembered of the file that a database was made of, so that it is fetched only when it has changed.
+Known = dict[str, str | None]
 
-class _KeepCredentials(urllib.request.HTTPRedirectHandler):
-    """Follows MaxMind's redirect to its storage, without taking the licence key there."""
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows MaxMind's redirect to its storage, but not out of TLS."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
-        """Drop Authorization when the host changes."""
-        new = super().redirect_request(req, fp, code, msg, headers, newurl)
-        if new is not None and urlsplit(newurl).netloc != urlsplit(req.full_url).netloc:
-            new.remove_header("Authorization")
-        return new
+        if urlsplit(req.full_url).scheme == "https" and urlsplit(newurl).scheme != "https":
+            raise urllib.error.URLError(f"it points to {newurl.split('?')[0]}, which is not encrypted")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _open(source: Source, url: str, settings: Settings, headers: dict[str, str]) -> Any:
     request = urllib.request.Request(url, headers={"User-Agent": "wrtflow-geolite", **headers})
     if source.maxmind:
-        if not (settings.account_id and settings.license_key):
-            raise UpdateError(
-                "MaxMind's download needs an account id and a licence key:"
-                " set geolite_account_id and geolite_license_key (vault), or another source."
-            )
         pair = base64.b64encode(f"{settings.account_id}:{settings.license_key}".encode()).decode()
-        request.add_header("Authorization", f"Basic {pair}")
-    opener = urllib.request.build_opener(_KeepCredentials)
-    return opener.open(request, timeout=settings.timeout)
+        # Not for the storage that MaxMind redirects to: it refuses a request that is signed and has this, too.
+        request.add_unredirected_header("Authorization", f"Basic {pair}")
+    return urllib.request.build_opener(_Redirects).open(request, timeout=settings.timeout)
 
 
-def _http_sentence(kind: str, source: Source, error: urllib.error.HTTPError) -> str:
-    where = urlsplit(source.location).netloc
-    match error.code:
-        case 401 | 403 if source.maxmind:
-            return (
-                f"{where} refuses the account id or licence key ({error.code}):"
-                " check geolite_account_id and geolite_license_key."
-            )
-        case 429:
-            return f"{where} has had enough downloads today (429): GeoLite2 {kind} is tried again at the next run."
-    return f"{where} answered {error.code} for GeoLite2 {kind}."
+def _write(stream: IO[bytes] | gzip.GzipFile, target: Path) -> int:
+    """Copy a stream into a file and return its length; UpdateError where it can't be written. Reading may raise."""
+    size = 0
+    with target.open("wb", buffering=0) as file:
+        while chunk := memoryview(stream.read(1 << 20)):
+            size += len(chunk)
+            if size > LARGEST:
+                raise UpdateError(f"What came is larger than {LARGEST >> 20} MB: no GeoLite2 database is.")
+            if shutil.disk_usage(target.parent).free < RESERVE + len(chunk):
+                raise UpdateError(
+                    f"There is no room for new databases in {target.parent.parent}: {RESERVE >> 20} MB of its disk"
+                    " are left to the collector. Make some room."
+                )
+            try:
+                while chunk:
+                    chunk = chunk[file.write(chunk) :]
+            except OSError as error:
+                raise UpdateError(
+                    f"{target.parent.parent} can't be written to ({error.strerror})."
+                ) from error
+    return size
 
 
-def fetch(kind: str, source: Source, settings: Settings, work: Path, state: dict[str, Any]) -> Path | None:
-    """Download or copy a source into the folder work; None where it is what was installed last time.
+def fetch(
+    kind: str, source: Source, settings: Settings, work: Path, known: Known
+) -> tuple[Path, Known] | None:
+    """Bring a source into the folder work; None where it is the file that is known.
 
-    state remembers, per database, what the server said of the last file installed; it is changed in place.
+    Returns where it lies now, and what is to be known of it. UpdateError says what is wrong with the source.
     """
     target = work / f"{kind}.download"
-    if not source.is_url:
-        path = Path(source.location)
+    if source.host is None:
         try:
-            digest = _sha256(path)
-            if state.get("source") == source.location and state.get("sha256") == digest:
-                return None
-            shutil.copyfile(path, target)
+            with Path(source.location).open("rb") as file:
+                fresh: Known = {"source": source.location, "sha256": _digest(file)}
+                if fresh.items() <= known.items():
+                    return None
+                file.seek(0)
+                _write(file, target)
         except OSError as error:
             raise UpdateError(
-                f"{path} can't be read ({error.strerror}): is geolite_{kind.lower()}_source right?"
+                f"{source.location} can't be read ({error.strerror}): is geolite_{kind.lower()}_source right?"
             ) from error
-        state.update(source=source.location, sha256=digest)
-        return target
+        return target, fresh
+
     headers = {}
-    if state.get("source") == source.location and state.get("last_modified"):
-        headers["If-Modified-Since"] = state["last_modified"]
+    if known.get("source") == source.location and known.get("last_modified"):
+        headers["If-Modified-Since"] = str(known["last_modified"])
     try:
-        with _open(source, source.location, settings, headers) as answer, target.open("wb") as file:
-            expected = answer.headers.get("Content-Length")
-            shutil.copyfileobj(answer, file)
-            modified = answer.headers.get("Last-Modified")
-        if expected is not None and target.stat().st_size != int(expected):
-            raise UpdateError(
-                f"The download of GeoLite2 {kind} broke off after {target.stat().st_size} of {expected} bytes."
-            )
+        with _open(source, source.location, settings, headers) as answer:
+            size = _write(answer, target)
+            length, modified = answer.headers["Content-Length"], answer.headers["Last-Modified"]
+        if length is not None and size != int(length):
+            raise UpdateError(f"The download of GeoLite2 {kind} broke off after {size} of {length} bytes.")
         if source.maxmind:
-            _verify_checksum(kind, source, settings, target)
+            with _open(source, f"{source.location}.sha256", settings, {}) as answer:
+                checksum = answer.read(64).decode("ascii", "replace")
+            with target.open("rb") as file:
+                if checksum != _digest(file):
+                    raise UpdateError(f"The download of GeoLite2 {kind} does not have MaxMind's checksum.")
     except urllib.error.HTTPError as error:
         if error.code == 304:
             return None
-        raise UpdateError(_http_sentence(kind, source, error)) from error
-    except (urllib.error.URLError, OSError, EOFError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise UpdateError(
-            f"{urlsplit(source.location).netloc} can't be reached for GeoLite2 {kind} ({reason})."
-        ) from error
-    state.clear()
-    state.update(source=source.location, last_modified=modified)
-    return target
+        raise UpdateError(_refusal(kind, source, error.code)) from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            said = f"its certificate is not trusted: {reason.verify_message}"
+        else:
+            said = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
+        raise UpdateError(f"GeoLite2 {kind} can't be fetched from {source.host} ({said}).") from error
+    return target, {"source": source.location, "last_modified": modified}
 
 
-def _verify_checksum(kind: str, source: Source, settings: Settings, path: Path) -> None:
-    with _open(source, source.location + ".sha256", settings, {}) as answer:
-        expected = answer.read(1000).decode("ascii", "replace").split()
-    if not expected or expected[0] != _sha256(path):
-        raise UpdateError(
-            f"The download of GeoLite2 {kind} does not have MaxMind's checksum: it is thrown away."
+def _refusal(kind: str, source: Source, status: int) -> str:
+    if status in {401, 403} and source.maxmind:
+        return (
+            f"{source.host} refuses the account id or licence key ({status}):"
+            " check geolite_account_id and geolite_license_key."
         )
+    if status == 429:
+        return f"{source.host} has had enough downloads for today (429): try GeoLite2 {kind} again tomorrow."
+    return f"{source.host} answered {status} for GeoLite2 {kind}: is geolite_{kind.lower()}_source right?"
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(file: IO[bytes]) -> str:
+    return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def unpack(kind: str, download: Path, target: Path) -> None:
@@ -253,20 +279,21 @@ def unpack(kind: str, download: Path, target: Path) -> None:
         with download.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
         if not packed:
-            shutil.copyfile(download, target)
-            return
-        if tarfile.is_tarfile(download):
-            with tarfile.open(download) as tar:
-                for member in tar:
-                    # Only the content is taken: names and modes in an archive are nobody's business.
-                    content = tar.extractfile(member) if member.name.endswith(f"{kind}.mmdb") else None
-                    if content:
-                        with target.open("wb") as out:
-                            shutil.copyfileobj(content, out)
-                        return
-            raise UpdateError(f"The archive for GeoLite2 {kind} holds no …{kind}.mmdb.")
-        with gzip.open(download) as unpacked, target.open("wb") as out:
-            shutil.copyfileobj(unpacked, out)
+            download.rename(target)
+        elif tarfile.is_tarfile(download):
+            with gzip.open(download) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
+                # Only the content is taken: names and modes in an archive are nobody's business.
+                contents = (tar.extractfile(member) for member in tar if member.name.endswith(f"{kind}.mmdb"))
+                content = next(filter(None, contents), None)
+                if content is None:
+                    raise UpdateError(f"The archive for GeoLite2 {kind} holds no {kind}.mmdb.")
+                _write(content, target)
+                # The archive's checksum is behind its end.
+                while stream.read(1 << 20):
+                    pass
+        else:
+            with gzip.open(download) as unpacked:
+                _write(unpacked, target)
     except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UpdateError(f"The download of GeoLite2 {kind} is no whole archive ({error}).") from error
 
@@ -277,7 +304,7 @@ def unpack(kind: str, download: Path, target: Path) -> None:
 def build_time(path: Path) -> int | None:
     """Return when a database was built (seconds since 1970), None where there is none that can be read."""
     try:
-        with maxminddb.open_database(str(path), maxminddb.MODE_FILE) as database:
+        with maxminddb.open_database(str(path)) as database:
             return int(database.metadata().build_epoch)
     except (OSError, maxminddb.InvalidDatabaseError, ValueError):
         return None
@@ -294,119 +321,156 @@ def _value(record: Any, path: str) -> Any:
     return record
 
 
-def validate(kind: str, path: Path, present: Path, settings: Settings, *, force: bool) -> int:
-    """Check a new database and return its build time; UpdateError says what is wrong with it."""
+def _records(database: maxminddb.Reader) -> Iterator[tuple[str, Any]]:
+    for network, record in itertools.islice(database, SAMPLE):
+        yield str(network.network_address), record
+    for space in SPACES:
+        if space.version <= database.metadata().ip_version:
+            for number in range(SAMPLE):
+                address = str(space[space.num_addresses // SAMPLE * number])
+                yield address, database.get(address)
+
+
+def read(kind: str, path: Path, known: dict[str, str]) -> tuple[str, str]:
+    """Read a database's records, those of the known addresses among them; UpdateError says what is wrong with them.
+
+    Returns an address that it places, and where: a country's or an autonomous system's code.
+    """
+    sample = None
     try:
-        with maxminddb.open_database(str(path), maxminddb.MODE_FILE) as database:
-            metadata = database.metadata()
-            if not metadata.database_type.endswith(kind):
-                raise UpdateError(
-                    f"What came for GeoLite2 {kind} is a database of type {metadata.database_type}."
-                )
-            essential = 0
-            for number, (network, record) in enumerate(database):
-                if number >= SAMPLE:
-                    break
+        with maxminddb.open_database(str(path)) as database:
+            if not (found := database.metadata().database_type).endswith(kind):
+                raise UpdateError(f"What came for GeoLite2 {kind} is a database of type {found}.")
+            for address, record in _records(database):
                 for name, wanted in SCHEMAS[kind].items():
                     value = _value(record, name)
                     if value is not None and not isinstance(value, wanted):
                         raise UpdateError(
-                            f"The new GeoLite2 {kind} has a {name} that is no {wanted.__name__} at {network}."
+                            f"The new GeoLite2 {kind} has a {name} that is no {wanted.__name__} at {address}."
                         )
-                essential += _value(record, ESSENTIAL[kind]) is not None
-            if not essential:
-                raise UpdateError(
-                    f"The new GeoLite2 {kind} has no {ESSENTIAL[kind]}: it is no database of that kind."
-                )
-            for address, expected in settings.known.get(kind, {}).items():
-                found = _value(database.get(address), ESSENTIAL[kind])
-                if str(found) != str(expected):
-                    raise UpdateError(f"The new GeoLite2 {kind} says {found} of {address}, not {expected}.")
-    except (OSError, maxminddb.InvalidDatabaseError, ValueError, TypeError, UnicodeDecodeError) as error:
+                if sample is None and (essential := _value(record, ESSENTIAL[kind])) is not None:
+                    sample = address, str(essential)
+            for address, expected in known.items():
+                said = _value(database.get(address), ESSENTIAL[kind])
+                if str(said) != str(expected):
+                    raise UpdateError(f"The new GeoLite2 {kind} says {said} of {address}, not {expected}.")
+    except UpdateError:
+        raise
+    except Exception as error:
+        # Broken bytes can raise anything in a decoder.
         raise UpdateError(f"The new GeoLite2 {kind} is damaged ({error}).") from error
-    old = build_time(present)
-    if old is not None and not force:
-        if metadata.build_epoch < old:
-            raise UpdateError(
-                f"The new GeoLite2 {kind} is older than the present one"
-                f" ({_date(metadata.build_epoch)}, {_date(old)}): --force installs it all the same."
-            )
-        share = path.stat().st_size / present.stat().st_size
-        if share < settings.minimum_share:
-            raise UpdateError(
-                f"The new GeoLite2 {kind} has only {share:.0%} of the present one's size:"
-                " --force installs it all the same."
-            )
-    return int(metadata.build_epoch)
+    if sample is None:
+        raise UpdateError(
+            f"The new GeoLite2 {kind} has no {ESSENTIAL[kind]}: it is no database of that kind."
+        )
+    return sample
+
+
+def compare(kind: str, new: Path, present: Path, minimum_share: float) -> None:
+    """Refuse, with an UpdateError, a database that is from the future, older or much smaller than the present one."""
+    built, old = build_time(new) or 0, build_time(present)
+    if built > time.time() + 86400:
+        fault = f"was built in the future ({_date(built)})"
+    elif old is None:
+        return
+    elif built < old:
+        fault = f"is older than the present one ({_date(built)}, {_date(old)})"
+    elif (share := new.stat().st_size / present.stat().st_size) < minimum_share:
+        fault = f"has only {share:.0%} of the present one's size"
+    else:
+        return
+    raise UpdateError(f"The new GeoLite2 {kind} {fault}: wrtflow-geolite --force installs it all the same.")
 
 
 def _date(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).date().isoformat()
 
 
-_SCRATCH = """@version: 4.8
-source s {{ file("{work}/input" follow-freq(0) flags(no-parse)); }};
-parser p {{ geoip2("8.8.8.8" prefix("geo.") database("{database}")); }};
-destination d {{ file("{work}/output" template("seen\\n")); }};
-log {{ source(s); parser(p); destination(d); }};
+_SCRATCH = """@version: current
+log {{
+    source {{ internal(); }};
+    parser {{ geoip2("{address}" prefix("geo.") database("{database}")); }};
+    destination {{ file("{work}/output" template("${{geo.{path}}}\\n")); }};
+}};
 """
 
 
-def try_in_syslog_ng(kind: str, path: Path, work: Path) -> None:
-    """Have a syslog-ng of its own read the database: the one that collects must never be the first to open it."""
+def try_in_syslog_ng(kind: str, path: Path, address: str, expected: str) -> None:
+    """Have a syslog-ng of its own place an address: the one that collects must never be the first to open a database.
+
+    UpdateError where it doesn't do as the database says; nothing where no syslog-ng is installed yet.
+    """
     if not shutil.which("syslog-ng"):
         return
-    (work / "scratch.conf").write_text(_SCRATCH.format(work=work, database=path))
-    (work / "input").write_text("a line\n")
-    output = work / "output"
-    output.unlink(missing_ok=True)
-    command = [
-        "syslog-ng", "--foreground", "--no-caps", "--cfgfile", str(work / "scratch.conf"),
-        *("--persist-file", str(work / "persist"), "--control", str(work / "ctl"), "--pidfile", str(work / "pid")),
-    ]  # fmt: skip
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-        try:
-            end = time.monotonic() + 30
-            while process.poll() is None and not output.exists() and time.monotonic() < end:
-                time.sleep(0.05)
-        finally:
-            process.terminate()
-        _, said = process.communicate(timeout=30)
-    if not output.exists():
-        last = said.strip().splitlines()[-1:] or ["it said nothing"]
-        raise UpdateError(f"syslog-ng does not take the new GeoLite2 {kind}: {last[0]}")
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        work = Path(folder)
+        (work / "scratch.conf").write_text(
+            _SCRATCH.format(work=work, database=path, address=address, path=ESSENTIAL[kind])
+        )
+        output = work / "output"
+        command = [
+            "syslog-ng", "--foreground", "--no-caps", "--cfgfile", f"{work}/scratch.conf",
+            *("--persist-file", f"{work}/persist", "--control", f"{work}/ctl", "--pidfile", f"{work}/pid"),
+        ]  # fmt: skip
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        ) as process:
+            _until(lambda: process.poll() is not None or (output.exists() and output.stat().st_size > 0), 30)
+            process.kill()
+            _, said = process.communicate()
+        if not output.exists():
+            last = said.strip().splitlines()[-1:] or ["it said nothing"]
+            raise UpdateError(f"syslog-ng does not take the new GeoLite2 {kind}: {last[0]}")
+        if (found := output.read_text().partition("\n")[0]) != expected:
+            raise UpdateError(
+                f"syslog-ng finds '{found}' for {address} in the new GeoLite2 {kind}, not {expected}."
+            )
+
+
+def _until(condition: Any, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while not (met := condition()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return bool(met)
 
 
 # --- putting in place -----------------------------------------------------------------------------------------------
 
 
+def _previous(present: Path) -> Path:
+    return present.with_name(f"{present.name}.previous")
+
+
 def put_in_place(new: Path, present: Path) -> None:
     """Rename new to present in one step that a power cut can't halve; the former one stays as PRESENT.previous."""
-    with new.open("rb") as file:
-        os.fsync(file.fileno())
+    built = build_time(new) or 0
+    # The file's date says its age, to people and to the health record.
+    os.utime(new, (built, built))
     new.chmod(0o644)
-    previous = present.with_name(present.name + ".previous")
+    _sync(new)
     if present.exists():
-        link = present.with_name(f".{present.name}.link")
-        link.unlink(missing_ok=True)
-        os.link(present, link)
-        os.replace(link, previous)
+        _link(present, _previous(present), new.parent)
+    else:
+        _previous(present).unlink(missing_ok=True)
     os.replace(new, present)
-    _sync_directory(present.parent)
 
 
-def put_back(present: Path) -> None:
-    """Make the former database the present one again."""
-    previous = present.with_name(present.name + ".previous")
-    if previous.exists():
-        link = present.with_name(f".{present.name}.link")
-        link.unlink(missing_ok=True)
-        os.link(previous, link)
-        os.replace(link, present)
-        _sync_directory(present.parent)
+def put_back(present: Path, work: Path) -> None:
+    """Make the former database the present one again, where there is one."""
+    if _previous(present).exists():
+        _link(_previous(present), present, work)
 
 
-def _sync_directory(path: Path) -> None:
+def _link(file: Path, name: Path, work: Path) -> None:
+    """Give a file a second name that may be another's, in one step."""
+    link = work / f"{name.name}.link"
+    os.link(file, link)
+    os.replace(link, name)
+    # Where both names were one file's already, rename leaves the link.
+    link.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -414,34 +478,49 @@ def _sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def _systemctl(*arguments: str) -> str:
-    found = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, check=False)
-    return found.stdout.strip()
+def _collector() -> int:
+    """Return the process id of the collector, 0 where it doesn't run."""
+    if not shutil.which("systemctl"):
+        return 0
+    command = ["systemctl", "show", "--property=MainPID", "--value", "syslog-ng"]
+    return int(subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or 0)
 
 
-def reload_collector() -> None:
-    """Have the collector open the new databases, and see that it lives on as the same process; UpdateError if not.
-
-    A collector that isn't running opens them at its start.
-    """
-    if _systemctl("is-active", "syslog-ng") != "active":
-        return
-    before = _systemctl("show", "--property=MainPID", "syslog-ng")
+def _control(*command: str) -> tuple[bool, str]:
+    """Have syslog-ng-ctl do something; returns whether it did, and what it said."""
     done = subprocess.run(
-        ["syslog-ng-ctl", "reload"], capture_output=True, text=True, check=False, timeout=60
-    )
-    if done.returncode != 0:
-        raise UpdateError(f"The collector could not reload ({(done.stderr or done.stdout).strip()}).")
-    alive = subprocess.run(
-        ["syslog-ng-ctl", "healthcheck", "--timeout", "10"],
-        capture_output=True,
+        ["syslog-ng-ctl", *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
-    after = _systemctl("show", "--property=MainPID", "syslog-ng")
-    if alive.returncode != 0 or before != after:
-        raise UpdateError("The collector did not live through opening the new databases.")
+    return done.returncode == 0, done.stdout.strip()
+
+
+def reload_collector(databases: list[Path]) -> None:
+    """Have the collector open the databases, and see that it lives on with them as the same process; else UpdateError.
+
+    One that isn't running opens them at its start.
+    """
+    pid = _collector()
+    if pid == 0:
+        return
+    done, said = _control("reload")
+    if not done:
+        raise UpdateError(f"The collector could not reload ({said}).")
+    former = [f"{path} (deleted)" for path in databases]
+
+    def opened() -> bool:
+        try:
+            maps = Path(f"/proc/{pid}/maps").read_text()
+        except OSError:
+            return False
+        return not any(name in maps for name in former)
+
+    if not (_until(opened, 30) and _control("healthcheck", "--timeout", "10")[0] and _collector() == pid):
+        raise UpdateError("The collector did not live on with the new databases.")
 
 
 # --- the whole ------------------------------------------------------------------------------------------------------
@@ -450,68 +529,111 @@ def reload_collector() -> None:
 @contextlib.contextmanager
 def only_one(directory: Path) -> Iterator[None]:
     """Hold the folder's lock; UpdateError where another update runs."""
-    with (directory / ".wrtflow-geolite.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UpdateError("Another update of the GeoLite2 databases is running.") from None
-        yield
-
-
-def update(settings: Settings, *, check: bool, force: bool) -> list[Result]:
-    """Bring every database up to date, or with check say what would be done. All are validated before one is placed."""
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
-        settings.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UpdateError("Another update of the GeoLite2 databases is running: wait for it.") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def update(settings: Settings, *, check: bool = False, force: bool = False) -> list[Result]:
+    """Bring every database up to date, or with check say what would be done.
+
+    All are validated before one is placed. force: fetch in any case, and take an older or much smaller one, too.
+    """
+    try:
         with only_one(settings.directory):
+            # Of a run that was killed.
             for left in settings.directory.glob(".update-*"):
                 shutil.rmtree(left, ignore_errors=True)
             with tempfile.TemporaryDirectory(prefix=".update-", dir=settings.directory) as work:
                 return _update(settings, Path(work), check=check, force=force)
     except OSError as error:
-        raise UpdateError(f"The databases can't be written ({error.strerror}: {error.filename}).") from error
+        raise UpdateError(f"The databases can't be kept in {settings.directory} ({error}).") from error
 
 
 def _update(settings: Settings, work: Path, *, check: bool, force: bool) -> list[Result]:
     record = settings.directory / ".wrtflow-geolite.json"
-    try:
-        state = json.loads(record.read_text())
-    except (OSError, ValueError):
-        state = {}
-    results, placed = [], []
+    before = _remembered(record)
+    after: dict[str, Known] = {}
+    results = []
+    fresh: list[tuple[Path, Path]] = []
+    unopened = []
     for kind, source in settings.sources.items():
         present = settings.directory / f"GeoLite2-{kind}.mmdb"
+        new = work / present.name
+        digest = _digest_of(present)
+        known = before.get(kind, {})
+        opened = digest == known.get("installed")
+        # A run that was killed, or somebody else, has put this file in place: it is fetched anew.
+        if force or not opened or digest is None:
+            known = {}
         old = build_time(present)
-        known = state.setdefault(kind, {})
-        if old is None or force:
-            known.clear()
-        download = fetch(kind, source, settings, work, known)
-        if download is None:
-            results.append(Result(kind, old, old, changed=False, checked_only=check))
-            continue
-        new = work / f"GeoLite2-{kind}.mmdb"
-        unpack(kind, download, new)
-        built = validate(kind, new, present, settings, force=force)
-        changed = not present.exists() or _sha256(new) != _sha256(present)
-        results.append(Result(kind, old, built, changed=changed, checked_only=check))
+        if fetched := fetch(kind, source, settings, work, known):
+            download, known = fetched
+            unpack(kind, download, new)
+            address, place = read(kind, new, settings.known.get(kind, {}))
+            if not force:
+                compare(kind, new, present, settings.minimum_share)
+        changed = fetched is not None and _digest_of(new) != digest
         if changed:
-            try_in_syslog_ng(kind, new, work)
-            placed.append((new, present))
-    if check:
-        return results
-    for new, present in placed:
-        put_in_place(new, present)
-    if placed and settings.syslog_ng:
-        try:
-            reload_collector()
-        except (UpdateError, subprocess.SubprocessError) as error:
-            for _, present in placed:
-                put_back(present)
-            _systemctl("restart", "syslog-ng")
-            raise UpdateError(f"{error} The former databases are back.") from error
-    fresh = work / "state.json"
-    fresh.write_text(json.dumps(state))
-    os.replace(fresh, record)
+            try_in_syslog_ng(kind, new, address, place)
+            fresh.append((new, present))
+        results.append(Result(kind, old, build_time(new) if changed else old, changed))
+        after[kind] = {**known, "installed": _digest_of(new if changed else present)}
+        if changed or not opened:
+            unopened.append(present)
+    if not check:
+        if unopened:
+            _place(fresh, unopened, work)
+        if after != before:
+            _remember(record, after, work)
     return results
+
+
+def _place(fresh: list[tuple[Path, Path]], unopened: list[Path], work: Path) -> None:
+    """Put the fresh databases in place and have the collector open what it has not; else the former ones are back."""
+    placed = []
+    try:
+        for new, present in fresh:
+            put_in_place(new, present)
+            placed.append(present)
+        _sync(work.parent)
+        reload_collector(unopened)
+    except (UpdateError, OSError, subprocess.SubprocessError) as error:
+        for present in placed:
+            put_back(present, work)
+        # One that has died is started by systemd; one that would not reload has never left the former ones.
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            _control("reload")
+        raise UpdateError(f"{str(error).rstrip('.')}: the former databases are in use again.") from error
+
+
+def _digest_of(path: Path) -> str | None:
+    try:
+        with path.open("rb") as file:
+            return _digest(file)
+    except FileNotFoundError:
+        return None
+
+
+def _remembered(record: Path) -> dict[str, Known]:
+    try:
+        found = json.loads(record.read_text())
+        return {kind: dict(known) for kind, known in found.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+
+
+def _remember(record: Path, known: dict[str, Known], work: Path) -> None:
+    fresh = work / record.name
+    fresh.write_text(json.dumps(known, indent=1) + "\n")
+    _sync(fresh)
+    os.replace(fresh, record)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,0 +1,668 @@
+"""wrtflow-geolite: whatever the source, the network, the disk or the power do, the database in use is a whole one."""
+
+import contextlib
+import errno
+import gzip
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from unittest import mock
+
+import mmdb_writer
+import pytest
+import wrtflow_geolite as geolite
+from maxmind import maxmind
+from netaddr import IPSet
+from wrtflow import geo
+from wrtflow_geolite import Settings, Source, UpdateError, update
+
+DAY = 86400
+NOW = int(time.time())
+CITY = {
+    "country": {"iso_code": "DE", "names": {"en": "Germany"}},
+    "location": {"latitude": 50.1, "longitude": 8.7},
+}
+ASN = {"autonomous_system_number": 64501, "autonomous_system_organization": "Photoprint GmbH"}
+NETWORK = "198.18.1.0/24"
+
+
+def database(
+    path: Path, record: dict | None = None, age: float = 1, kind: str | None = None, network: str = NETWORK
+) -> bytes:
+    """Write a database that was built age days ago, and return it."""
+    name = path.name.removesuffix(".mmdb") if kind is None else f"GeoLite2-{kind}"
+    writer = mmdb_writer.MMDBWriter(
+        ip_version=6, ipv4_compatible=True, database_type=name, languages=["en"], description="test"
+    )
+    writer.insert_network(IPSet([network]), record or (ASN if name.endswith("ASN") else CITY))
+    with mock.patch.object(mmdb_writer.time, "time", return_value=NOW - age * DAY):
+        writer.to_db_file(str(path))
+    return path.read_bytes()
+
+
+@pytest.fixture
+def house(tmp_path: Path) -> Path:
+    """A collector's folder with databases of ten days ago in it, opened by the collector."""
+    folder = tmp_path / "GeoIP"
+    folder.mkdir()
+    known = {}
+    for kind in ("City", "ASN"):
+        content = database(folder / f"GeoLite2-{kind}.mmdb", age=10)
+        known[kind] = {"source": "earlier", "installed": hashlib.sha256(content).hexdigest()}
+    (folder / ".wrtflow-geolite.json").write_text(json.dumps(known))
+    return folder
+
+
+@pytest.fixture
+def offer(tmp_path: Path) -> Path:
+    """What sources have: databases of yesterday."""
+    folder = tmp_path / "offer"
+    folder.mkdir()
+    database(folder / "GeoLite2-City.mmdb")
+    database(folder / "GeoLite2-ASN.mmdb")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def reloads(monkeypatch) -> list[list[str]]:
+    """What the collector was told to open; it does."""
+    told: list[list[str]] = []
+    monkeypatch.setattr(geolite, "reload_collector", lambda paths: told.append([path.name for path in paths]))
+    monkeypatch.setattr(geolite, "try_in_syslog_ng", lambda *_: None)
+    monkeypatch.setattr(geolite, "_control", lambda *_: (True, ""))
+    monkeypatch.setattr(geolite, "SAMPLE", 100)
+    return told
+
+
+@pytest.fixture
+def server(offer: Path) -> Iterator[maxmind.Maxmind]:
+    for kind in ("City", "ASN"):
+        maxmind.pack(offer / f"GeoLite2-{kind}.mmdb", offer)
+    served = maxmind.Maxmind(offer)
+    yield served
+    served.close()
+
+
+def of_files(house: Path, offer: Path, kinds: tuple[str, ...] = ("City",), suffix: str = "") -> Settings:
+    return Settings(house, {kind: Source(f"{offer}/GeoLite2-{kind}.mmdb{suffix}") for kind in kinds})
+
+
+def of_maxmind(house: Path, server: maxmind.Maxmind, key: str = maxmind.KEY) -> Settings:
+    sources = {kind: Source(server.url.format(kind=kind), maxmind=True) for kind in ("City", "ASN")}
+    return Settings(house, sources, maxmind.ACCOUNT, key, timeout=5)
+
+
+def state(folder: Path) -> dict[str, bytes]:
+    """All that is in a folder, byte by byte."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@contextlib.contextmanager
+def refused(folder: Path, reason: str) -> Iterator[None]:
+    """The block ends with this reason, in one sentence, and the folder is as before, byte by byte."""
+    before = state(folder)
+    with pytest.raises(UpdateError) as raised:
+        yield
+    sentence = str(raised.value)
+    assert reason in sentence
+    assert "\n" not in sentence
+    assert "Traceback" not in sentence
+    assert state(folder) == before
+    assert list(folder.glob(".update-*")) == []
+
+
+# --- sources ---
+
+
+@pytest.mark.parametrize("form", [".mmdb", ".gz", ".tar.gz"])
+@pytest.mark.parametrize("by", ["file", "url"])
+def test_every_form_from_every_place(house, offer, server, by, form):
+    new = (offer / "GeoLite2-City.mmdb").read_bytes()
+    name = {".mmdb": "GeoLite2-City.mmdb", ".gz": "city.gz", ".tar.gz": "GeoLite2-City.tar.gz"}[form]
+    if form == ".gz":
+        (offer / name).write_bytes(gzip.compress(new))
+    place = f"{offer}/{name}" if by == "file" else mirror(server, name)
+    (result,) = update(Settings(house, {"City": Source(place)}))
+    assert result.changed
+    assert (house / "GeoLite2-City.mmdb").read_bytes() == new
+
+
+def mirror(server: maxmind.Maxmind, name: str) -> str:
+    """An address of the storage, which any mirror could be."""
+    host, port = server.storage.server_address[:2]
+    return f"http://{host!s}:{port}{server.signed(f'/{name}', NOW + 300)}"
+
+
+def test_maxmind_s_way_to_a_new_database(house, server, reloads):
+    city, asn = update(of_maxmind(house, server))
+    assert city.changed
+    assert asn.changed
+    assert city.old == NOW - 10 * DAY
+    assert city.new == NOW - DAY
+    # The storage would refuse the licence key (400), and every address was signed.
+    assert [request["status"] for request in server.requests] == [302, 200] * 4
+    assert reloads == [["GeoLite2-City.mmdb", "GeoLite2-ASN.mmdb"]]
+
+
+def test_an_unchanged_file_costs_nothing(house, server, reloads):
+    update(of_maxmind(house, server))
+    before = state(house)
+    server.requests.clear()
+    results = update(of_maxmind(house, server))
+    assert [result.changed for result in results] == [False, False]
+    assert [(request["status"], request["bytes"]) for request in server.requests] == [(302, 0), (304, 0)] * 2
+    assert state(house) == before
+    assert len(reloads) == 1
+
+
+def test_an_unchanged_local_file_is_not_taken_again(house, offer, reloads):
+    update(of_files(house, offer))
+    before = state(house)
+    with mock.patch.object(geolite, "_write", side_effect=AssertionError("it was copied")):
+        (result,) = update(of_files(house, offer))
+    assert not result.changed
+    assert state(house) == before
+    assert len(reloads) == 1
+
+
+def test_another_source_is_fetched_though_the_date_is_the_same(house, offer, server):
+    update(of_maxmind(house, server))
+    server.requests.clear()
+    update(Settings(house, {"City": Source(mirror(server, "GeoLite2-City.tar.gz"))}))
+    assert [request["status"] for request in server.requests] == [200]
+
+
+def test_a_database_that_somebody_changed_is_fetched_anew(house, server, reloads):
+    update(of_maxmind(house, server))
+    (house / "GeoLite2-City.mmdb").write_bytes(b"scribbled over")
+    city, asn = update(of_maxmind(house, server))
+    assert (city.changed, asn.changed) == (True, False)
+    assert reloads[-1] == ["GeoLite2-City.mmdb"]
+    assert geolite.build_time(house / "GeoLite2-City.mmdb") == NOW - DAY
+
+
+def test_the_licence_key_is_shown_nowhere(house, server, capsys, tmp_path):
+    settings = of_maxmind(house, server, key="topsecret")
+    assert "topsecret" not in repr(settings)
+    with refused(house, "401"):
+        update(settings)
+    assert "topsecret" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "reason"),
+    [
+        ({"limit": 0}, "enough downloads for today (429)"),
+        ({"cut": 100}, "broke off after 100 of"),
+        ({"checksum": "0" * 64}, "does not have MaxMind's checksum"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_maxmind_s_troubles(house, server, behaviour, reason):
+    server.behaviour = behaviour
+    with refused(house, reason):
+        update(of_maxmind(house, server))
+
+
+def test_a_wrong_key_says_where_to_mend_it(house, server):
+    with refused(house, "check geolite_account_id and geolite_license_key"):
+        update(of_maxmind(house, server, key="wrong"))
+
+
+def test_the_second_database_failing_leaves_the_first(house, offer, server):
+    """Both are validated before one is placed."""
+    (offer / "GeoLite2-ASN.tar.gz").unlink()
+    with refused(house, "answered 404 for GeoLite2 ASN"):
+        update(of_maxmind(house, server))
+
+
+def test_a_dead_server(house, server):
+    settings = of_maxmind(house, server)
+    server.close()
+    with refused(house, "can't be fetched from 127.0.0.1 (Connection refused)"):
+        update(settings)
+
+
+def test_a_server_that_falls_silent(house, server):
+    def fall_silent(handler: maxmind.Handler) -> None:
+        handler.rfile.read(1)
+
+    with mock.patch.object(maxmind.Download, "do_GET", fall_silent), refused(house, "timed out"):
+        settings = of_maxmind(house, server)
+        settings.timeout = 0.2
+        update(settings)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"what?\r\n",
+        b"",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
+        b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: ftp://elsewhere/\r\n\r\n",
+    ],
+    ids=["no HTTP", "nothing", "half a chunk", "a length that is none", "to another protocol"],
+)
+def test_a_server_that_talks_nonsense(house, server, answer):
+    def babble(handler: maxmind.Handler) -> None:
+        handler.wfile.write(answer)
+        handler.close_connection = True
+
+    with mock.patch.object(maxmind.Download, "do_GET", babble), refused(house, "GeoLite2 City can"):
+        update(of_maxmind(house, server))
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory) -> Path:
+    """A certificate of its own authority for 127.0.0.1, with its key in the same file."""
+    path = tmp_path_factory.mktemp("tls") / "server.pem"
+    subprocess.run(
+        "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=maxmind"
+        " -addext subjectAltName=IP:127.0.0.1 -addext keyUsage=critical,keyCertSign,digitalSignature"
+        f" -keyout {path}.key -out {path} && cat {path}.key >>{path}",
+        shell=True, check=True, capture_output=True,
+    )  # fmt: skip
+    return path
+
+
+@pytest.fixture
+def secure(offer: Path, server, certificate: Path) -> Iterator[maxmind.Maxmind]:
+    served = maxmind.Maxmind(offer, certificate=str(certificate))
+    yield served
+    served.close()
+
+
+def test_a_certificate_that_nobody_vouches_for(house, secure):
+    with refused(house, "its certificate is not trusted"):
+        update(of_maxmind(house, secure))
+    assert secure.requests == []
+
+
+def test_a_certificate_that_is_trusted(house, secure, certificate, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    assert update(of_maxmind(house, secure))[0].changed
+
+
+def test_nobody_is_led_out_of_tls(house, secure, certificate, monkeypatch):
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    secure.scheme = "http"
+    settings = of_maxmind(house, secure)
+    for source in settings.sources.values():
+        source.location = source.location.replace("http:", "https:")
+    with refused(house, "which is not encrypted"):
+        update(settings)
+
+
+def test_a_file_that_is_not_there(house, tmp_path):
+    with refused(house, "is geolite_city_source right?"):
+        update(of_files(house, tmp_path))
+
+
+# --- archives ---
+
+
+def test_an_archive_s_names_lead_nowhere(house, offer, tmp_path):
+    content = (offer / "GeoLite2-City.mmdb").read_bytes()
+    with tarfile.open(offer / "GeoLite2-City.mmdb.tar.gz", "w:gz") as tar:
+        for name, kind in (
+            ("dir/GeoLite2-City.mmdb", tarfile.DIRTYPE),
+            ("../../GeoLite2-City.mmdb", tarfile.REGTYPE),
+        ):
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.mode, entry.size = kind, 0o4777, len(content) if kind == tarfile.REGTYPE else 0
+            tar.addfile(entry, io.BytesIO(content))
+    update(of_files(house, offer, suffix=".tar.gz"))
+    assert (house / "GeoLite2-City.mmdb").stat().st_mode & 0o7777 == 0o644
+    assert not (tmp_path / "GeoLite2-City.mmdb").exists()
+
+
+def test_an_archive_without_a_database(house, offer):
+    with tarfile.open(offer / "GeoLite2-City.mmdb.tar.gz", "w:gz") as tar:
+        tar.add(offer / "GeoLite2-ASN.mmdb", "GeoLite2-ASN.mmdb")
+    with refused(house, "holds no City.mmdb"):
+        update(of_files(house, offer, suffix=".tar.gz"))
+
+
+@pytest.mark.parametrize("form", [".gz", ".tar.gz"])
+@pytest.mark.parametrize("damage", ["cut", "bits"])
+def test_a_damaged_archive(house, offer, server, form, damage):
+    source = offer / "GeoLite2-City.mmdb.gz"
+    whole = (offer / "GeoLite2-City.tar.gz").read_bytes() if form == ".tar.gz" else gzip.compress(
+        (offer / "GeoLite2-City.mmdb").read_bytes()
+    )  # fmt: skip
+    middle = len(whole) // 2
+    source.write_bytes(whole[:middle] + (b"" if damage == "cut" else b"\xff\x00\xff" + whole[middle + 3 :]))
+    with refused(house, "is no whole archive"):
+        update(of_files(house, offer, suffix=".gz"))
+
+
+# --- what a database must be ---
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda path: path.write_bytes(b""), "is damaged"),
+        (lambda path: path.write_bytes(b"<html>Not found</html>" * 100), "is damaged"),
+        (lambda path: path.write_bytes(database(path)[:-40]), "is damaged"),
+        (lambda path: database(path, ASN, kind="ASN"), "is a database of type GeoLite2-ASN"),
+        (lambda path: database(path, {"country": {"iso_code": 49}}), "country.iso_code that is no str"),
+        (
+            lambda path: database(path, {**CITY, "location": {"latitude": "50"}}),
+            "location.latitude that is no float at 198.18.1.0",
+        ),
+        (lambda path: database(path, {"city": {"names": {"en": "X"}}}), "has no country.iso_code"),
+        (lambda path: database(path, age=11), "is older than the present one"),
+        (lambda path: database(path, age=-2), "was built in the future"),
+    ],
+    ids=[
+        "empty", "a page of HTML", "truncated", "of another type", "a field of another type", "a place of another type",
+        "without countries", "older", "of the future",
+    ],
+)  # fmt: skip
+def test_what_is_no_new_city_database(house, offer, make, reason, reloads):
+    make(offer / "GeoLite2-City.mmdb")
+    with refused(house, reason):
+        update(of_files(house, offer))
+    assert reloads == []
+
+
+def test_much_smaller_than_the_present_one(house, offer):
+    settings = of_files(house, offer)
+    settings.minimum_share = 1.01
+    with refused(house, "of the present one's size"):
+        update(settings)
+
+
+@pytest.mark.parametrize("reason", ["older", "smaller"])
+def test_forced(house, offer, reason):
+    new = database(offer / "GeoLite2-City.mmdb", age=11 if reason == "older" else 1)
+    settings = of_files(house, offer)
+    settings.minimum_share = 1.01 if reason == "smaller" else 0.5
+    assert update(settings, force=True)[0].changed
+    assert (house / "GeoLite2-City.mmdb").read_bytes() == new
+
+
+def test_known_addresses(house, offer):
+    settings = of_files(house, offer, ("City", "ASN"))
+    settings.known = {"City": {"198.18.1.80": "DE"}, "ASN": {"198.18.1.80": "64502"}}
+    with refused(house, "says 64501 of 198.18.1.80, not 64502"):
+        update(settings)
+    settings.known["ASN"] = {"198.18.9.9": "64502"}
+    with refused(house, "says None of 198.18.9.9"):
+        update(settings)
+    settings.known["ASN"] = {"198.18.1.80": "64501"}
+    assert all(result.changed for result in update(settings))
+
+
+def test_a_fault_far_behind_the_first_records_is_seen(house, offer):
+    writer = mmdb_writer.MMDBWriter(
+        ip_version=6,
+        ipv4_compatible=True,
+        database_type="GeoLite2-City",
+        languages=["en"],
+        description="test",
+    )
+    for number in range(250):
+        writer.insert_network(IPSet([f"9.{number}.0.0/16"]), CITY)
+    writer.insert_network(IPSet(["128.0.0.0/2"]), {"country": {"iso_code": 1}})
+    writer.to_db_file(str(offer / "GeoLite2-City.mmdb"))
+    with refused(house, "country.iso_code that is no str at 1"):
+        update(of_files(house, offer))
+
+
+def test_broken_bytes_are_damage_or_harmless(tmp_path):
+    """Whatever the decoder makes of them, it is no accident of the program."""
+    whole = database(tmp_path / "GeoLite2-City.mmdb")
+    dice = random.Random(7)
+    seen = set()
+    with mock.patch.object(geolite, "SAMPLE", 50):
+        for _ in range(300):
+            broken = bytearray(whole)
+            for _ in range(dice.randint(1, 40)):
+                broken[dice.randrange(len(broken))] = dice.randrange(256)
+            (tmp_path / "broken").write_bytes(broken)
+            try:
+                geolite.read("City", tmp_path / "broken", {})
+                seen.add("harmless")
+            except UpdateError:
+                seen.add("refused")
+    assert seen == {"harmless", "refused"}
+
+
+def test_all_that_the_collector_reads_is_looked_at():
+    assert set(geo._GEO.values()) <= geolite.SCHEMAS["City"].keys()
+    read: set[str] = set()
+    geo.Place("198.18.1.80", mock.Mock(**{"is_home.return_value": False})).put(
+        lambda path: read.add(path) or {"city.country.iso_code": "DE"}.get(path, "1")
+    )
+    assert {path.partition(".")[2] for path in read} == geolite.SCHEMAS["City"].keys() | geolite.SCHEMAS[
+        "ASN"
+    ].keys()
+
+
+# --- in place ---
+
+
+def test_the_former_database_is_kept_and_the_file_tells_its_age(house, offer):
+    old = (house / "GeoLite2-City.mmdb").read_bytes()
+    update(of_files(house, offer))
+    assert (house / "GeoLite2-City.mmdb.previous").read_bytes() == old
+    assert (house / "GeoLite2-City.mmdb").stat().st_mtime == NOW - DAY
+    assert sorted(state(house)) == [
+        ".wrtflow-geolite.json", "GeoLite2-ASN.mmdb", "GeoLite2-City.mmdb", "GeoLite2-City.mmdb.previous",
+    ]  # fmt: skip
+
+
+def test_the_first_database(offer, tmp_path):
+    house = tmp_path / "new"
+    house.mkdir()
+    results = update(of_files(house, offer, ("City", "ASN")))
+    assert [(result.old, result.new, result.changed) for result in results] == [(None, NOW - DAY, True)] * 2
+    assert not (house / "GeoLite2-City.mmdb.previous").exists()
+
+
+def test_a_check_changes_nothing(house, offer, reloads):
+    before = state(house)
+    (result,) = update(of_files(house, offer), check=True)
+    assert result.changed
+    assert result.new == NOW - DAY
+    assert state(house) == before
+    assert reloads == []
+
+
+def test_a_collector_that_does_not_live_on_has_the_former_databases_back(house, offer, monkeypatch):
+    old = state(house)
+    monkeypatch.setattr(
+        geolite, "reload_collector", mock.Mock(side_effect=UpdateError("The collector is ill."))
+    )
+    with pytest.raises(UpdateError, match=r"^The collector is ill: the former databases are in use again\.$"):
+        update(of_files(house, offer, ("City", "ASN")))
+    assert old.items() <= state(house).items()
+
+
+def test_what_failed_halfway_is_put_back(house, offer, monkeypatch):
+    old = state(house)
+    place = geolite.put_in_place
+
+    def half(new: Path, present: Path) -> None:
+        if "ASN" in present.name:
+            raise OSError(errno.EIO, "Input/output error")
+        place(new, present)
+
+    monkeypatch.setattr(geolite, "put_in_place", half)
+    with pytest.raises(UpdateError, match="Input/output error: the former databases are in use again"):
+        update(of_files(house, offer, ("City", "ASN")))
+    assert old.items() <= state(house).items()
+
+
+def test_two_at_once(house, offer):
+    with geolite.only_one(house), refused(house, "Another update"):
+        update(of_files(house, offer))
+    assert update(of_files(house, offer))[0].changed
+
+
+# --- the disk ---
+
+
+def test_a_disk_that_is_filling_up(house, offer, monkeypatch):
+    monkeypatch.setattr(geolite, "RESERVE", 1 << 60)
+    with refused(house, f"no room for new databases in {house}"):
+        update(of_files(house, offer))
+
+
+def test_a_disk_that_is_full(tmp_path):
+    """/dev/full is one."""
+    (tmp_path / "work").mkdir()
+    target = tmp_path / "work/City.download"
+    target.symlink_to("/dev/full")
+    with pytest.raises(UpdateError, match="No space left on device"):
+        geolite._write(io.BytesIO(b"x" * 10), target)
+
+
+def test_a_file_that_never_ends(house, offer, monkeypatch):
+    monkeypatch.setattr(geolite, "LARGEST", 100)
+    with refused(house, "no GeoLite2 database is"):
+        update(of_files(house, offer))
+
+
+def test_a_folder_that_is_not_there(tmp_path, offer):
+    with pytest.raises(UpdateError, match=r"can't be kept in .*/nowhere"):
+        update(of_files(tmp_path / "nowhere", offer))
+
+
+# --- a power cut ---
+
+STEPS = ("open", "mkdir", "link", "replace", "fsync", "utime", "unlink", "rename", "rmdir")
+
+
+def until_killed(settings: Settings, reloads: Path, survive: int) -> None:
+    """Update, and be killed before the step of that number that touches the disk."""
+    count = 0
+
+    def counted(function: Callable) -> Callable:
+        def step(*arguments, **named):
+            nonlocal count
+            count += 1
+            if count > survive:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **named)
+
+        return step
+
+    geolite.reload_collector = lambda paths: reloads.write_text("reloaded")
+    for name in STEPS:
+        setattr(os, name, counted(getattr(os, name)))
+    update(settings)
+
+
+def test_killed_at_every_step(house, offer, tmp_path, reloads):
+    """Before each step: both databases are whole ones, and the next run ends what was begun."""
+    spawn = multiprocessing.get_context("fork")
+    settings = of_files(house, offer, ("City", "ASN"))
+    whole = {
+        kind: {(folder / f"GeoLite2-{kind}.mmdb").read_bytes() for folder in (house, offer)}
+        for kind in ("City", "ASN")
+    }
+    old = state(house)
+    for survive in range(200):
+        for path in house.iterdir():
+            path.unlink()
+        for name, content in old.items():
+            (house / name).write_bytes(content)
+        told = tmp_path / f"told-{survive}"
+        child = spawn.Process(target=until_killed, args=(settings, told, survive))
+        child.start()
+        child.join()
+        for kind, versions in whole.items():
+            assert (house / f"GeoLite2-{kind}.mmdb").read_bytes() in versions
+        reloads.clear()
+        update(settings)
+        for kind in whole:
+            assert (house / f"GeoLite2-{kind}.mmdb").read_bytes() == (
+                offer / f"GeoLite2-{kind}.mmdb"
+            ).read_bytes()
+            assert (house / f"GeoLite2-{kind}.mmdb.previous").exists()
+        assert list(house.glob(".update-*")) == []
+        # The collector has been told: then, or now.
+        assert reloads or told.exists()
+        if child.exitcode == 0:
+            break
+        assert child.exitcode == -signal.SIGKILL
+    assert 20 < survive < 199
+
+
+# --- the command ---
+
+
+def settings_file(tmp_path: Path, **content: object) -> str:
+    path = tmp_path / "geolite.json"
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+def test_the_command_prints_old_and_new_dates(house, offer, tmp_path, capsys):
+    path = settings_file(tmp_path, directory=str(house), sources={"City": f"{offer}/GeoLite2-City.mmdb"})
+    assert geolite.main(["--settings", path]) == 0
+    line = json.loads(capsys.readouterr().out)
+    assert line["changed"]
+    assert (line["database"], line["old"] < line["new"]) == ("City", True)
+
+
+def test_the_command_fails_with_the_sentence(house, tmp_path):
+    path = settings_file(tmp_path, directory=str(house), sources={"City": "/nowhere.mmdb"})
+    command = [sys.executable, geolite.__file__, "--settings", path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert (
+        done.stderr
+        == "/nowhere.mmdb can't be read (No such file or directory): is geolite_city_source right?\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ({}, "directory|sources"),
+        ({"directory": "/x", "sources": {"Country": "/y"}}, "databases are City, ASN"),
+        ({"directory": "/x", "sources": {}}, "databases are City, ASN"),
+        ({"directory": "/x", "sources": {"City": 7}}, "run the collector's playbook"),
+        ({"directory": "/x", "sources": ["City"]}, "run the collector's playbook"),
+        ({"directory": "/x", "sources": {"City": "/y"}, "timeout": "soon"}, "soon"),
+        ({"directory": "/x", "sources": {"City": "/y"}, "known": {"City": "8.8.8.8"}}, "run the collector's playbook"),
+        ({"directory": "/x", "sources": {"City": "https://me:secret@mirror/x"}}, "a password in a URL"),
+        ({"directory": "/x", "sources": {"City": "maxmind"}, "maxmind_url": "https://x/{edition}"}, "edition"),
+    ],
+)  # fmt: skip
+def test_settings_that_can_t_be_used(tmp_path, content, reason):
+    with pytest.raises(UpdateError, match=reason):
+        Settings.load(Path(settings_file(tmp_path, **content)))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", "\udcff"])
+def test_settings_that_are_none(tmp_path, text):
+    path = tmp_path / "settings.json"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(UpdateError, match="run the collector's playbook"):
+        Settings.load(path)
+    with pytest.raises(UpdateError, match="run the collector's playbook"):
+        Settings.load(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"City": null}', '{"City": [1]}'])
+def test_a_record_that_can_t_be_read_is_none(house, offer, text):
+    (house / ".wrtflow-geolite.json").write_text(text)
+    assert update(of_files(house, offer))[0].changed
+    assert not update(of_files(house, offer))[0].changed
