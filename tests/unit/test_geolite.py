@@ -335,14 +335,28 @@ def test_an_archive_without_a_database(house, offer):
 
 
 @pytest.mark.parametrize("form", [".gz", ".tar.gz"])
-@pytest.mark.parametrize("damage", ["cut", "bits"])
-def test_a_damaged_archive(house, offer, server, form, damage):
-    source = offer / "GeoLite2-City.mmdb.gz"
-    whole = (offer / "GeoLite2-City.tar.gz").read_bytes() if form == ".tar.gz" else gzip.compress(
-        (offer / "GeoLite2-City.mmdb").read_bytes()
-    )  # fmt: skip
-    middle = len(whole) // 2
-    source.write_bytes(whole[:middle] + (b"" if damage == "cut" else b"\xff\x00\xff" + whole[middle + 3 :]))
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: whole[: len(whole) // 2],
+        lambda whole: whole[:100] + b"\xff\x00\xff" + whole[103:],
+        lambda whole: whole[:-8] + b"sums" + whole[-4:],
+    ],
+    ids=["cut", "broken", "of another checksum"],
+)
+def test_a_damaged_archive(house, offer, form, damage):
+    content = (offer / "GeoLite2-City.mmdb").read_bytes()
+    packed = io.BytesIO()
+    if form == ".gz":
+        packed.write(gzip.compress(content))
+    else:
+        with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+            # What comes behind the database is not needed, but has to be whole.
+            for name, inside in (("GeoLite2-City.mmdb", content), ("LICENSE.txt", random.randbytes(100_000))):
+                entry = tarfile.TarInfo(name)
+                entry.size = len(inside)
+                tar.addfile(entry, io.BytesIO(inside))
+    (offer / "GeoLite2-City.mmdb.gz").write_bytes(damage(packed.getvalue()))
     with refused(house, "is no whole archive"):
         update(of_files(house, offer, suffix=".gz"))
 
