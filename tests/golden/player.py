@@ -26,6 +26,7 @@ from __future__ import annotations
 import bisect
 import datetime
 import json
+import math
 import os
 import re
 import signal
@@ -88,6 +89,10 @@ class Collector:
         for old, new in zip(dict.fromkeys(ports), (self.port, self.json_port), strict=True):
             fragments = fragments.replace(f"port({old})", f"port({new})")
         fragments = re.sub(r"timeout\(\d+\)", f"timeout({settings['flow_timeout'] + 86400})", fragments)
+        # The player's routers are on this machine.
+        fragments = re.sub(
+            r'^    netmask6?\("[^"]+"\)', '    netmask("127.0.0.0/8")', fragments, flags=re.MULTILINE
+        )
         template = "${wrtflow.index} ${wrtflow.id} ${wrtflow.document}\\n"
         return (
             f'@version: 4.8\n@include "scl.conf"\n{fragments}\n'
@@ -168,6 +173,8 @@ class Collector:
             start, end = (datetime.datetime.fromisoformat(event[name]) for name in ("start", "end"))
             assert event["duration"] == round((end - start).total_seconds() * 1000) * 1_000_000
             event["start"], event["duration"] = self._named(event["start"]), "end - start"
+            if start.timestamp() < self.steps[0] <= end.timestamp():
+                event["start"] = f"end - {round((end - start).total_seconds())} s"
         event["end"] = self._named(event["end"])
         document["@timestamp"] = event["end"]
         return document
@@ -176,7 +183,7 @@ class Collector:
         """Name a time by the step it fell into."""
         seconds = datetime.datetime.fromisoformat(text).timestamp()
         step = bisect.bisect_right(self.steps, seconds) - 1
-        return f"step {step}" if step >= 0 else f"T{round(seconds - self.steps[0])}"
+        return f"step {step}" if step >= 0 else f"T{math.floor(seconds) - int(self.steps[0])}"
 
 
 class Player:

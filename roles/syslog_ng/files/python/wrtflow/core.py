@@ -6,7 +6,6 @@ One Core lives as long as the process; a reload of syslog-ng keeps it, unless th
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import queue
 import sqlite3
@@ -76,7 +75,7 @@ class Core:
             self._boots = dict(json.loads(self._boots_file.read_text(encoding="utf-8")))
         # The line that was read last: a DESTROY comes back from grouping-by() at once.
         self._last: tuple[str, flow.Flow] | None = None
-        self._stop = threading.Event()
+        self._stop = False
         self._keeper: threading.Thread | None = None
 
     def start(self) -> None:
@@ -84,7 +83,7 @@ class Core:
         self.names.start()
         self.open.load()
         self.first.load()
-        self._stop.clear()
+        self._stop = False
         self._keeper = threading.Thread(target=self._keep, name="wrtflow-core", daemon=True)
         self._keeper.start()
         health.register("flows", self.stats)
@@ -92,7 +91,8 @@ class Core:
 
     def stop(self) -> None:
         """Write everything."""
-        self._stop.set()
+        self._stop = True
+        self.open.due.set()
         if self._keeper is not None:
             self._keeper.join()
             self._keeper = None
@@ -367,11 +367,12 @@ class Core:
     def _keep(self) -> None:
         # Hourly for the default limit, oftener for a short one.
         every = max(1, min(3600, self.settings.flow_timeout // 20))
-        for turn in itertools.count(1):
-            if self._stop.wait(_SAVE):
-                return
+        looked = time.monotonic()
+        while not self._stop:
+            self.open.due.wait(_SAVE)
             self._save()
-            if turn % every == 0:
+            if time.monotonic() - looked >= every:
+                looked = time.monotonic()
                 self._expire()
 
     def _save(self) -> None:

@@ -21,6 +21,9 @@ from pathlib import Path
 # Kept in memory while the disk refuses to take them; what is older is given up.
 _WAITING = 200_000
 
+# So many flows are saved without waiting for the second to end: what waits is memory.
+_MANY = 5_000
+
 # Saves between two looks for seconds that hold more ended flows than open ones.
 _TIDY = 60
 
@@ -39,6 +42,8 @@ class OpenFlows:
     def __init__(self, file: Path) -> None:
         """Name the file; nothing is read yet."""
         self._file = file
+        # Set when a save is due before its time.
+        self.due = threading.Event()
         self._saving = threading.Lock()
         # START TAB KEY TAB LINE, and START TAB SUM of the key. Never replaced: other threads add to them at any time.
         self._opened: collections.deque[str] = collections.deque(maxlen=_WAITING)
@@ -72,6 +77,8 @@ class OpenFlows:
     def opened(self, key: str, start: int, line: str) -> None:
         """A flow begins."""
         self._opened.append(f"{start}\t{key}\t{line}")
+        if len(self._opened) > _MANY:
+            self.due.set()
 
     def closed(self, key: str, start: int) -> None:
         """A flow has its end."""
@@ -91,6 +98,7 @@ class OpenFlows:
         with self._saving:
             if self._database is None:
                 return
+            self.due.clear()
             opened = [self._opened.popleft() for _ in range(len(self._opened))]
             closed = [self._closed.popleft() for _ in range(len(self._closed))]
             try:
