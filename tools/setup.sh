@@ -105,7 +105,7 @@ lab)
     # the compilers build the parts that only source registries have (molecule/images/README.md).
     install_missing mmdebstrap=mmdebstrap apt-ftparchive=apt-utils gpg=gnupg dpkg-deb=dpkg openssl=openssl \
         cargo=cargo gcc=gcc /usr/include/stdio.h=libc6-dev /usr/include/json-c/json.h=libjson-c-dev \
-        mvn=maven javac=default-jdk-headless zstd=zstd \
+        mvn=maven javac=default-jdk-headless zstd=zstd npm=npm \
         /usr/share/keyrings/debian-archive-keyring.gpg=debian-archive-keyring curl=curl
     ;;
 *)

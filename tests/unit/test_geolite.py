@@ -479,6 +479,29 @@ def test_the_former_database_is_kept_and_the_file_tells_its_age(house, offer):
     ]  # fmt: skip
 
 
+def test_nobody_else_s_umask_counts(house, offer):
+    before = os.umask(0o077)
+    try:
+        update(of_files(house, offer))
+    finally:
+        os.umask(before)
+    assert (house / "GeoLite2-City.mmdb").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_database_is_on_the_disk_before_it_has_its_name(house, offer, monkeypatch):
+    steps = []
+    replace = os.replace
+    monkeypatch.setattr(
+        os, "fsync", lambda descriptor: steps.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    )
+    monkeypatch.setattr(os, "replace", lambda old, new: (steps.append(str(new)), replace(old, new)))
+    update(of_files(house, offer))
+    name = str(house / "GeoLite2-City.mmdb")
+    synced = [Path(step).name for step in steps[: steps.index(name)]]
+    assert "GeoLite2-City.mmdb" in synced
+    assert str(house) in steps[steps.index(name) :]
+
+
 def test_the_first_database(offer, tmp_path):
     house = tmp_path / "new"
     house.mkdir()

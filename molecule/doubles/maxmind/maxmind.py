@@ -17,7 +17,8 @@ MaxMind packs them; they are read at each request, so a new file is a new releas
     maxmind.py --folder DIR --pack GeoLite2-City.mmdb...                                      puts releases there
 
 How it misbehaves is a JSON object, PUT to /_double: {"limit": 0} downloads are left for today; {"cut": 1000} the
-storage ends the connection after so many bytes; {"checksum": "…"} is told for every file; {} all is well.
+storage ends the connection after so many bytes; {"hold": 1000} it says no more after so many, until that is over;
+{"checksum": "…"} is told for every file; {} all is well.
 GET /_double tells what was asked: {"requests": [{"path", "status", "bytes"}…]}.
 """
 
@@ -119,8 +120,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Say nothing."""
 
     def answer(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
-        """Answer whole, or cut off where the behaviour says so."""
-        cut = self.maxmind.behaviour.get("cut") if status == 200 and isinstance(self, Storage) else None
+        """Answer whole, or what the behaviour leaves of it."""
+        behaviour = self.maxmind.behaviour if status == 200 and isinstance(self, Storage) else {}
+        cut = behaviour.get("cut", behaviour.get("hold"))
         sent = b"" if self.command == "HEAD" or status == 304 else body[:cut]
         self.maxmind.requests.append({"path": self.path, "status": status, "bytes": len(sent)})
         self.send_response(status)
@@ -130,6 +132,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(sent)
+        while "hold" in behaviour and self.maxmind.behaviour is behaviour:
+            time.sleep(0.1)
         self.close_connection = cut is not None
 
     def do_HEAD(self) -> None:

@@ -1,12 +1,14 @@
 """Make the lab's City and ASN databases, in GeoLite2's schema, from places.yml.
 
-make.py DIRECTORY writes GeoLite2-City.mmdb and GeoLite2-ASN.mmdb there.
+make.py DIRECTORY [DATE] writes GeoLite2-City.mmdb and GeoLite2-ASN.mmdb there, built now or on another day.
 Schema: MaxMind's "GeoIP2 and GeoLite City and Country Databases" and "GeoLite ASN Databases" documents.
 """
 
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import yaml
 from mmdb_writer import MMDBWriter
@@ -43,6 +45,7 @@ def as_record(place: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Write both databases."""
+    built = datetime.fromisoformat(sys.argv[2]).replace(tzinfo=UTC) if sys.argv[2:] else datetime.now(UTC)
     places = yaml.safe_load(Path(__file__).with_name("places.yml").read_text())["places"]
     for kind, make, wanted in (("City", city_record, "country"), ("ASN", as_record, "as")):
         writer = MMDBWriter(
@@ -56,7 +59,8 @@ def main() -> None:
         for place in places:
             if wanted in place:
                 writer.insert_network(IPSet(place["networks"]), make(place))
-        writer.to_db_file(f"{sys.argv[1]}/GeoLite2-{kind}.mmdb")
+        with mock.patch("time.time", return_value=built.timestamp()):
+            writer.to_db_file(f"{sys.argv[1]}/GeoLite2-{kind}.mmdb")
 
 
 main()

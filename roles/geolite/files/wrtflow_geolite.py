@@ -466,8 +466,6 @@ def _link(file: Path, name: Path, work: Path) -> None:
     link = work / f"{name.name}.link"
     os.link(file, link)
     os.replace(link, name)
-    # Where both names were one file's already, rename leaves the link.
-    link.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:
