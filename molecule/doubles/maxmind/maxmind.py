@@ -51,7 +51,7 @@ def pack(database: Path, folder: Path) -> Path:
     modified = database.stat().st_mtime
     inside = f"{edition}_{time.strftime('%Y%m%d', time.gmtime(modified))}"
     fresh = folder / f".{edition}.tar.gz"
-    with tarfile.open(fresh, "w:gz", compresslevel=1) as tar:
+    with tarfile.open(fresh, "w:gz", compresslevel=1, dereference=True) as tar:
         for name, content in (("COPYRIGHT.txt", b"MaxMind's stand-in\n"), ("LICENSE.txt", b"none\n")):
             entry = tarfile.TarInfo(f"{inside}/{name}")
             entry.size = len(content)

@@ -114,14 +114,15 @@ class Settings:
         try:
             raw = json.loads(path.read_text())
             maxmind_url = raw.get("maxmind_url") or MAXMIND
+            if not raw["sources"] or not raw["sources"].keys() <= SCHEMAS.keys():
+                raise ValueError(f"databases are {', '.join(SCHEMAS)}")
             sources = {
                 kind: Source(maxmind_url.format(kind=kind), maxmind=True)
-                if where == "maxmind"
-                else Source(where)
-                for kind, where in raw["sources"].items()
+                if raw["sources"][kind] == "maxmind"
+                else Source(raw["sources"][kind])
+                for kind in SCHEMAS
+                if kind in raw["sources"]
             }
-            if not sources or not sources.keys() <= SCHEMAS.keys():
-                raise ValueError(f"databases are {', '.join(SCHEMAS)}")
             if any("@" in urlsplit(source.location).netloc for source in sources.values()):
                 raise ValueError("a password in a URL would be shown: not supported")
             return cls(

@@ -1,0 +1,160 @@
+"""What the tests of the databases share: the collector, MaxMind's double, and the playbook."""
+
+import hashlib
+import importlib.util
+import json
+import os
+import ssl
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+PROJECT = Path(__file__).parents[3]
+MAXMIND = "https://198.18.1.80:8443"
+#: In the lab's databases, and not in MaxMind's.
+SHENZHEN = "198.18.2.80"
+
+
+def load(name: str, path: str) -> ModuleType:
+    """Import a file that is in no package."""
+    specification = importlib.util.spec_from_file_location(name, PROJECT / path)
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module
+    specification.loader.exec_module(module)
+    return module
+
+
+collector = load("collector_tests", "molecule/collector/tests/conftest.py")
+maxmind = load("maxmind_double", "molecule/doubles/maxmind/maxmind.py")
+
+
+class Collector(collector.Machine):
+    """The log server, and what the updater does there."""
+
+    def update(self) -> tuple[str, str]:
+        """Start the unit, as the timer does; return how it ended, and what it said last."""
+        self.run("systemctl", "start", "wrtflow-geolite", check=False)
+        return self.ended()
+
+    def ended(self) -> tuple[str, str]:
+        """Return the unit's result, and what it said last."""
+        result = self.run("systemctl", "show", "--property=Result", "--value", "wrtflow-geolite").strip()
+        invocation = self.run(
+            "systemctl", "show", "--property=InvocationID", "--value", "wrtflow-geolite"
+        ).strip()
+        said = self.run(
+            "journalctl",
+            "--quiet",
+            "--output=cat",
+            "_SYSTEMD_INVOCATION_ID=" + invocation,
+            "_TRANSPORT=stdout",
+        )
+        return result, (said.splitlines() or [""])[-1]
+
+    def settings(self, **changes: object) -> None:
+        """Change the updater's settings."""
+        path = "/etc/wrtflow/geolite.json"
+        self.put(path, json.dumps({**json.loads(self.run("cat", path)), **changes}).encode())
+
+    def digests(self) -> dict[str, str]:
+        """Return the databases in use, with what is remembered of them."""
+        names = ("GeoLite2-City.mmdb", "GeoLite2-ASN.mmdb", ".wrtflow-geolite.json")
+        sums = self.run("sha256sum", *(f"/var/lib/GeoIP/{name}" for name in names)).split()
+        return dict(zip(names, sums[::2], strict=True))
+
+    def pid(self) -> str:
+        """Return the collector's process."""
+        return self.run("systemctl", "show", "--property=MainPID", "--value", "syslog-ng").strip()
+
+
+class Double:
+    """MaxMind's double on the lab's internet."""
+
+    def _ask(self, method: str, body: bytes | None = None) -> bytes:
+        request = urllib.request.Request(f"{MAXMIND}/_double", method=method, data=body)
+        with urllib.request.urlopen(request, context=ssl._create_unverified_context(), timeout=10) as answer:
+            return answer.read()
+
+    def behave(self, **behaviour: object) -> None:
+        """Have it misbehave from now on."""
+        self._ask("PUT", json.dumps(behaviour).encode())
+
+    def requests(self) -> list[dict]:
+        """Return what it was asked."""
+        return json.loads(self._ask("GET"))["requests"]
+
+    def release(self, kind: str, database: Path) -> None:
+        """Offer a database."""
+        with tempfile.TemporaryDirectory() as folder:
+            named = Path(folder, f"GeoLite2-{kind}.mmdb")
+            named.symlink_to(database)
+            packed = maxmind.pack(named, Path(folder))
+            subprocess.run(
+                ["docker", "cp", packed, f"wrtflow-internet:/srv/maxmind/releases/{packed.name}"],
+                check=True,
+            )
+
+
+def rotate(*arguments: str, playbook: str = "rotate-geolite") -> tuple[int, str]:
+    """Run the playbook with MaxMind as the source; return its exit code and what it said, on one line."""
+    variables = {
+        "geolite_city_source": "maxmind",
+        "geolite_asn_source": "maxmind",
+        "geolite_maxmind_url": MAXMIND + "/geoip/databases/GeoLite2-{kind}/download?suffix=tar.gz",
+        "geolite_account_id": maxmind.ACCOUNT,
+        "geolite_license_key": maxmind.KEY,
+    }
+    done = subprocess.run(
+        [
+            *("ansible-playbook", "--inventory", "inventory/lab/hosts.yml", f"playbooks/{playbook}.yml"),
+            *("--extra-vars", json.dumps(variables), *arguments),
+        ],
+        cwd=PROJECT,
+        env={**os.environ, "MOLECULE_PROJECT_DIRECTORY": str(PROJECT), "ANSIBLE_FORCE_COLOR": "0"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+    return done.returncode, " ".join(done.stdout.split())
+
+
+@pytest.fixture(scope="session")
+def machine() -> Collector:
+    return Collector()
+
+
+@pytest.fixture(scope="session")
+def _double() -> Double:
+    return Double()
+
+
+@pytest.fixture
+def double(_double: Double) -> Iterator[Double]:
+    yield _double
+    _double.behave()
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory) -> Path:
+    """The lab's databases, built just now."""
+    folder = tmp_path_factory.mktemp("made")
+    subprocess.run([sys.executable, PROJECT / "molecule/images/geolite/make.py", folder], check=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def full_size() -> Path:
+    """A City database of full size."""
+    found = subprocess.run(
+        PROJECT / "molecule/geolite/full-size.sh", stdout=subprocess.PIPE, text=True, check=True
+    )
+    return Path(found.stdout.strip())
+
+
+def digest(path: Path) -> str:
+    """Return a file's checksum."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,331 @@
+"""The databases: whatever fails, the chain goes on with what it has; and what succeeds, nobody notices in the flows.
+
+The tests build on one another: first the failures, then the rotation, then what comes after it.
+"""
+
+import datetime
+import itertools
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import SHENZHEN, Collector, Double, collector, digest, maxmind, rotate
+
+#: In MaxMind's database, and not in the lab's: the RIPE NCC in Amsterdam.
+RIPE = "193.0.6.139"
+#: What MaxMind's database is checked with, in place of the lab's own.
+KNOWN = json.dumps(
+    {"geolite_known_addresses": {"City": {RIPE: "NL", "8.8.8.8": "US"}, "ASN": {SHENZHEN: 64502}}}
+)
+
+# This run's own flows.
+BEGAN = datetime.datetime.now(datetime.UTC).isoformat()
+PORTS = itertools.count(20000 + int(time.time()) % 20000)
+
+
+def flow(event: str, port: int, remote: str) -> str:
+    """A router's line; the counters of a DESTROY tell the port."""
+    counters = f"PKTS=1 BYTES={port}" if event == "DESTROY" else "PKTS=0 BYTES=0"
+    return (
+        f"<30>{time.strftime('%b %e %H:%M:%S')} OpenWrt ulogd[1868]: [{event}] ORIG: SRC=10.77.0.120 DST={remote}"
+        f" PROTO=TCP SPT={port} DPT=443 {counters} , REPLY: SRC={remote} DST=198.18.0.1 PROTO=TCP SPT=443 DPT={port}"
+        f" {counters} "
+    )
+
+
+def of_ports(machine: Collector, ports: set[int]) -> list[dict]:
+    documents = machine.documents().values()
+    return [
+        found for found in documents if found["source"].get("port") in ports and found["@timestamp"] >= BEGAN
+    ]
+
+
+def place(machine: Collector, remote: str) -> tuple[str | None, int | None]:
+    """Send a flow, and return the country and the autonomous system in its document."""
+    port = next(PORTS)
+    machine.send("tcp", [flow(event, port, remote) for event in ("NEW", "DESTROY")])
+    (document,) = machine.wait(f"the document of port {port}", lambda: of_ports(machine, {port}))
+    there = document["destination"]
+    return there.get("geo", {}).get("country_iso_code"), there.get("as", {}).get("number")
+
+
+def test_the_timer_waits_for_its_time(machine):
+    shown = machine.run(
+        "systemctl", "show", "wrtflow-geolite.timer",
+        "--property=ActiveState,UnitFileState,Persistent,RandomizedDelayUSec,TimersCalendar,NextElapseUSecRealtime",
+    )  # fmt: skip
+    timer = dict(line.split("=", 1) for line in shown.splitlines())
+    assert (timer["ActiveState"], timer["UnitFileState"], timer["Persistent"]) == ("active", "enabled", "yes")
+    assert timer["RandomizedDelayUSec"] == "4h"
+    assert "OnCalendar=Wed,Sat *-*-* 04:00:00" in timer["TimersCalendar"]
+    assert timer["NextElapseUSecRealtime"]
+
+
+def test_the_settings_hold_the_key_and_are_root_s(machine):
+    assert machine.run("stat", "-c", "%a %U", "/etc/wrtflow/geolite.json").split() == ["600", "root"]
+
+
+# --- failures ---
+
+
+@pytest.fixture
+def untouched(machine: Collector, double: Double) -> Iterator[None]:
+    """After the test the databases and the collector are as before, and nothing lies around."""
+    before = machine.digests(), machine.pid(), place(machine, SHENZHEN)
+    assert before[2] == ("CN", 64502)
+    yield
+    assert (machine.digests(), machine.pid(), place(machine, SHENZHEN)) == before
+    assert machine.run("find", "/var/lib/GeoIP", "-name", ".update-*") == ""
+
+
+def test_the_playbook_fails_with_the_sentence(machine, double, made, untouched):
+    """From here on MaxMind is the source."""
+    for kind in ("City", "ASN"):
+        double.release(kind, made / f"GeoLite2-{kind}.mmdb")
+    code, said = rotate("--extra-vars", "geolite_license_key=wr0ng")
+    assert code == 2
+    assert "198.18.1.80 refuses the account id or licence key (401): check geolite_account_id and" in said
+    assert "wr0ng" not in said
+    assert machine.update()[0] == "exit-code"
+    assert "wr0ng" not in machine.run("journalctl", "--quiet", "--output=cat")
+    machine.settings(license_key=maxmind.KEY, timeout=2)
+
+
+def no_network(machine: Collector) -> None:
+    machine.settings(maxmind_url="https://198.18.5.99/{kind}")
+
+
+def refused_connection(machine: Collector) -> None:
+    machine.settings(maxmind_url="https://198.18.1.80:9/{kind}")
+
+
+def another_certificate(machine: Collector) -> None:
+    machine.settings(
+        maxmind_url="https://198.18.5.80:8443/geoip/databases/GeoLite2-{kind}/download?suffix=tar.gz"
+    )
+
+
+def other_expectations(machine: Collector) -> None:
+    machine.settings(known={"City": {SHENZHEN: "US"}})
+
+
+def full_disk(machine: Collector) -> None:
+    free = int(machine.run("stat", "--file-system", "--format=%a*%S", "/var/lib/GeoIP").split("*")[0]) * 4096
+    machine.run("fallocate", "--length", str(free - (10 << 20)), "/var/lib/GeoIP/filler")
+
+
+def broken_configuration(machine: Collector) -> None:
+    machine.put("/etc/syslog-ng/conf.d/99-broken.conf", b"nonsense {")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "sentence"),
+    [
+        (no_network, "GeoLite2 City can't be fetched from 198.18.5.99 ("),
+        (refused_connection, "GeoLite2 City can't be fetched from 198.18.1.80 (Connection refused)."),
+        (another_certificate, "from 198.18.5.80 (its certificate is not trusted: IP address mismatch"),
+        (other_expectations, f"The new GeoLite2 City says CN of {SHENZHEN}, not US."),
+        (full_disk, "There is no room for new databases in /var/lib/GeoIP: "),
+        (broken_configuration, "The collector could not reload (Syntax error parsing configuration file, previous"
+         " config remained intact): the former databases are in use again."),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)  # fmt: skip
+def test_trouble_at_home(machine, untouched, trouble: Callable, sentence: str):
+    settings = machine.run("cat", "/etc/wrtflow/geolite.json").encode()
+    trouble(machine)
+    try:
+        result, said = machine.update()
+    finally:
+        machine.put("/etc/wrtflow/geolite.json", settings)
+        machine.run("rm", "-f", "/var/lib/GeoIP/filler", "/etc/syslog-ng/conf.d/99-broken.conf")
+    assert result == "exit-code"
+    assert sentence in said
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "sentence"),
+    [
+        ({"limit": 0}, "198.18.1.80 has had enough downloads for today (429)"),
+        ({"cut": 500}, "The download of GeoLite2 City broke off after 500 of "),
+        ({"hold": 500}, "GeoLite2 City can't be fetched from 198.18.1.80 (The read operation timed out)."),
+        ({"checksum": "0" * 64}, "The download of GeoLite2 City does not have MaxMind's checksum."),
+    ],
+    ids=["limit", "cut", "hold", "checksum"],
+)
+def test_trouble_at_maxmind(machine, double, untouched, behaviour, sentence):
+    double.behave(**behaviour)
+    result, said = machine.update()
+    assert result == "exit-code"
+    assert sentence in said
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (
+            lambda made, _: (made / "GeoLite2-City.mmdb").read_bytes()[:-100],
+            "The new GeoLite2 City is damaged (",
+        ),
+        (lambda _, real: real.read_bytes()[: 40 << 20], "The new GeoLite2 City is damaged ("),
+        (lambda made, _: (made / "GeoLite2-ASN.mmdb").read_bytes(), "is a database of type GeoLite2-ASN."),
+        (lambda made, _: older(made), "is older than the present one (2026-07-01, 2026-08-01)"),
+    ],
+    ids=["truncated", "truncated at full size", "another type", "older"],
+)
+def test_a_release_that_is_none(machine, double, made, full_size, untouched, tmp_path, make, sentence):
+    (tmp_path / "database").write_bytes(make(made, full_size))
+    double.release("City", tmp_path / "database")
+    try:
+        result, said = machine.update()
+    finally:
+        double.release("City", made / "GeoLite2-City.mmdb")
+    assert result == "exit-code"
+    assert sentence in said
+
+
+def older(made: Path) -> bytes:
+    """The lab's City database, built in July."""
+    content = (made / "GeoLite2-City.mmdb").read_bytes()
+    head, name, tail = content.rpartition(b"build_epoch")
+    # A byte says type and length, another the extended type; then come four bytes.
+    july = int(datetime.datetime(2026, 7, 1, tzinfo=datetime.UTC).timestamp())
+    return head + name + tail[:2] + july.to_bytes(4) + tail[6:]
+
+
+def test_killed_in_the_middle_and_mended_by_the_next_run(machine, double, untouched):
+    double.behave(hold=500)
+    machine.settings(timeout=60)
+    asked = len(double.requests())
+    machine.run("systemctl", "start", "--no-block", "wrtflow-geolite")
+    machine.wait("the download", lambda: len(double.requests()) == asked + 2)
+    machine.run("systemctl", "kill", "--signal=KILL", "wrtflow-geolite")
+    machine.wait("the end", lambda: machine.ended()[0] == "signal")
+    assert machine.run("find", "/var/lib/GeoIP", "-name", "City.download")
+    # What is left is cleared up even by a run that fails.
+    double.behave(limit=0)
+    assert machine.update()[0] == "exit-code"
+
+
+def test_a_dry_run_says_what_would_be_done(machine, double, made, full_size, untouched):
+    double.release("City", full_size)
+    code, said = rotate("--check", "--extra-vars", KNOWN)
+    assert code == 0, said
+    assert "GeoLite2 City: 2026-08-01T00:00:00+00:00 -> 2026-09-18T" in said
+    assert "GeoLite2 ASN: 2026-08-01T00:00:00+00:00 -> " in said
+
+
+# --- the rotation ---
+
+SENDER = """
+import socket, sys, threading, time
+base, remote, line = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+ended = threading.Event()
+threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+tcp = socket.create_connection(("10.77.0.10", 514))
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+udp.connect(("10.77.0.10", 514))
+
+def send(event, number):
+    counters = f"PKTS=1 BYTES={base + number}" if event == "DESTROY" else "PKTS=0 BYTES=0"
+    text = line.replace("EVENT", event).replace("PORT", str(base + number)).replace("COUNTERS", counters)
+    udp.send(text.encode()) if number % 10 == 0 else tcp.sendall(text.encode() + b"\\n")
+
+number = 0
+while not ended.is_set():
+    send("NEW", number)
+    if number >= 100:
+        send("DESTROY", number - 100)
+    number += 1
+    time.sleep(0.005)
+for number in range(max(0, number - 100), number):
+    send("DESTROY", number)
+print(number + 1)
+"""
+
+
+class Traffic:
+    """Flows that begin and end all the time, each open for half a second; every tenth by UDP."""
+
+    def __init__(self) -> None:
+        """Begin."""
+        self.base = 1024
+        line = flow("EVENT", 0, RIPE).replace("SPT=0", "SPT=PORT").replace("DPT=0", "DPT=PORT")
+        self.process = subprocess.Popen(
+            ["docker", "exec", "-i", collector.CONTAINER, "python3", "-c", SENDER, str(self.base), RIPE,
+             line.replace("PKTS=0 BYTES=0", "COUNTERS")],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def end(self) -> set[int]:
+        """End, and return the ports of all flows."""
+        sent, _ = self.process.communicate("")
+        assert self.process.returncode == 0
+        return set(range(self.base, self.base + int(sent)))
+
+
+def test_a_rotation_loses_no_flow(machine, double, made, full_size):
+    assert place(machine, RIPE) == (None, None)
+    double.release("City", full_size)
+    pid, open_port = machine.pid(), next(PORTS)
+    machine.send("tcp", [flow("NEW", open_port, RIPE)])
+    former = machine.digests()
+    before = datetime.datetime.now(datetime.UTC).isoformat()
+    traffic = Traffic()
+
+    code, said = rotate("--extra-vars", KNOWN)
+
+    assert code == 0, said
+    assert "GeoLite2 City: 2026-08-01T00:00:00+00:00 -> 2026-09-18T" in said
+    machine.send("tcp", [flow("DESTROY", open_port, RIPE)])
+    ports = traffic.end()
+    assert len(ports) > 300
+    documents = machine.wait("every flow", lambda: [
+        found for found in [of_ports(machine, ports)] if len(found) >= len(ports)
+    ], 60)[0]  # fmt: skip
+    # Each once, with its start, its bytes, and the databases of before or of after.
+    assert sorted(found["source"]["port"] for found in documents) == sorted(ports)
+    assert all(found["source"]["bytes"] == found["source"]["port"] for found in documents)
+    assert all(found["event"]["start"] < found["event"]["end"] for found in documents)
+    places = [found["destination"].get("geo", {}).get("country_iso_code") for found in documents]
+    assert {None, "NL"} == set(places)
+    (document,) = of_ports(machine, {open_port})
+    assert document["event"]["start"] <= before
+    assert (document["source"]["bytes"], document["destination"]["geo"]["country_iso_code"]) == (
+        open_port,
+        "NL",
+    )
+
+    assert machine.pid() == pid
+    assert machine.digests()["GeoLite2-City.mmdb"] == digest(full_size)
+    assert machine.digests()["GeoLite2-ASN.mmdb"] == digest(made / "GeoLite2-ASN.mmdb")
+    previous = machine.run("sha256sum", "/var/lib/GeoIP/GeoLite2-City.mmdb.previous").split()[0]
+    assert previous == former["GeoLite2-City.mmdb"]
+    assert place(machine, SHENZHEN) == (None, 64502)
+
+
+def test_a_second_run_downloads_nothing_and_changes_nothing(machine, double):
+    asked, before = len(double.requests()), machine.digests()
+    code, said = rotate("--extra-vars", KNOWN)
+    assert code == 0, said
+    assert " changed=0 " in said
+    assert "GeoLite2 City: 2026-09-18T04:49:38+00:00 is what the source has" in said
+    fresh = [(request["status"], request["bytes"]) for request in double.requests()[asked:]]
+    assert fresh == [(302, 0), (304, 0)] * 2
+    assert machine.digests() == before
+    assert machine.update() == ("success", machine.ended()[1])
+
+
+def test_an_old_database_is_told(machine):
+    """The one of full size is of September 2026."""
+    age = (datetime.datetime.now(datetime.UTC) - datetime.datetime(2026, 9, 18, tzinfo=datetime.UTC)).days
+    record = machine.health()["databases"]
+    assert record["GeoLite2-City"] == pytest.approx(age, abs=1.5)
+    assert record["GeoLite2-ASN"] < 1
+    code, said = rotate("--tags", "geolite", playbook="verify")
+    assert code == 0, said
+    assert f"GeoLite2-City is {round(record['GeoLite2-City'])} days old" in said
+    assert "GeoLite2-ASN is" not in said
