@@ -218,6 +218,35 @@ def test_a_dry_run_says_what_would_be_done(machine, double, made, full_size, unt
     assert "GeoLite2 ASN: 2026-08-01T00:00:00+00:00 -> " in said
 
 
+TRY = """
+import importlib.machinery, importlib.util, pathlib, sys
+loader = importlib.machinery.SourceFileLoader("geolite", "/usr/local/sbin/wrtflow-geolite")
+geolite = importlib.util.module_from_spec(importlib.util.spec_from_loader("geolite", loader))
+sys.modules["geolite"] = geolite
+loader.exec_module(geolite)
+try:
+    geolite.try_in_syslog_ng("City", pathlib.Path(sys.argv[1]), *sys.argv[2:])
+except geolite.UpdateError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "expected", "said"),
+    [
+        ("/var/lib/GeoIP/GeoLite2-City.mmdb", "CN", ""),
+        ("/var/lib/GeoIP/GeoLite2-City.mmdb", "US", f"syslog-ng finds 'CN' for {SHENZHEN} in the new GeoLite2 City, not US."),
+        ("/etc/passwd", "CN", "syslog-ng does not take the new GeoLite2 City: "),
+    ],
+    ids=["good", "another answer", "no database"],
+)  # fmt: skip
+def test_syslog_ng_tries_a_database_first(machine, file, expected, said):
+    machine.run("cp", file, "/var/tmp/database")
+    answer = machine.run("python3", "-B", "-c", TRY, "/var/tmp/database", SHENZHEN, expected)
+    assert answer.startswith(said)
+    assert bool(answer) == bool(said)
+
+
 # --- the rotation ---
 
 SENDER = """
