@@ -28,11 +28,22 @@ class Run:
         return [made for made in self.made if not made.get("hold")]
 
 
+def meet_devices() -> None:
+    """Wait until the router has told the collector whose the client's addresses are, as it does within half a minute."""
+    lab.run("client", "ping", "-q", "-c", "1", "fd77:0:0:1::1")
+    lab.wait_for(
+        "the router to tell of its neighbours",
+        lambda: f"neigh {lab.LAPTOP6} " in lab.run("router", "cat", "/tmp/wrtflow-net.last"),
+        60,
+    )
+
+
 def run_traffic(traffic: list[dict[str, Any]] = lab.TRAFFIC, patience: float = 30) -> Run:
     """Send traffic and wait until the kernel has ended each flow and Elasticsearch knows it, at most `patience` s each.
 
     Does not judge: what is missing in the answer is for faults() to say.
     """
+    meet_devices()
     begin = datetime.now(UTC)
     recent = {"range": {"@timestamp": {"gte": begin.isoformat()}}}
     with lab.KernelEvents() as events:
