@@ -29,7 +29,7 @@ class Run:
 
 
 def meet_devices() -> None:
-    """Wait until the router has told the collector whose the client's addresses are, as it does within half a minute."""
+    """Wait until the router has told whose the client's addresses are, as it does within half a minute."""
     lab.run("client", "ping", "-q", "-c", "1", "fd77:0:0:1::1")
     lab.wait_for(
         "the router to tell of its neighbours",
