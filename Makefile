@@ -8,8 +8,8 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 
 # The scenarios of `make test`, in the order of the chain, and the long ones of `make test-all`.
-SCENARIOS ?= collector default
-LONG_SCENARIOS ?= router geolite storage dashboards
+SCENARIOS ?= router collector default
+LONG_SCENARIOS ?= geolite storage dashboards
 
 SH_FILES = $(shell git ls-files | xargs grep -lE '^\#!/bin/sh|^\# shellcheck shell=' 2>/dev/null | grep -vE '\.(j2|md)$$|^Makefile$$')
 
