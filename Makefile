@@ -48,8 +48,7 @@ test-all: test ## test, and the router and the whole chain once more with apk in
 
 .PHONY: down
 down: ## remove the lab's containers and networks
-	@tools/lab-env molecule reset --scenario-name default >/dev/null 2>&1 || true
-	@tools/lab-env ansible-playbook -i localhost, molecule/destroy.yml
+	@tools/lab-env molecule destroy --scenario-name default
 
 .PHONY: lab-setup
 lab-setup:
