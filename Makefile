@@ -24,7 +24,8 @@ demo: lab-up ## build the lab, deploy wrtflow in it, send traffic and print who 
 replay: ## LOG=file [TRANSPORT=tcp|udp] [SENDER=name]: print the flow documents of a router's log lines
 	@test -n "$(LOG)" || { echo "usage: make replay LOG=file [TRANSPORT=tcp|udp] [SENDER=name]" >&2; exit 2; }
 	@test -r "$(LOG)" || { echo "replay: cannot read '$(LOG)'" >&2; exit 2; }
-	@$(MAKE) --no-print-directory lab-up >&2
+	@tools/setup.sh lab >&2
+	@tools/lab-env tools/lab-up --as-is >&2
 	@tools/lab-env python tools/replay.py --transport "$(or $(TRANSPORT),tcp)" $(if $(SENDER),--sender "$(SENDER)") "$(LOG)"
 
 .PHONY: check

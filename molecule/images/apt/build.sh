@@ -14,6 +14,7 @@ debian_sum=$(cat apt/packages.txt; built_sum debian)
 if [ "$(cat "$apt/debian/.sum" 2>/dev/null)" != "$debian_sum" ]; then
     say "downloading Debian packages"
     rm -f "$apt/debian/.sum"
+    # shellcheck disable=SC2016 # the container's shell reads the list
     retry docker run --rm --volume "$PWD/apt/packages.txt:/packages.txt:ro" --volume "$apt/debian:/out" \
         wrtflow-lab/debian sh -c '
             set -e
