@@ -540,6 +540,18 @@ def test_the_former_database_is_kept_and_the_file_tells_its_age(house, offer):
     ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("all_back")
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"scribbled over"), Path.unlink])
+def test_a_damaged_database_is_no_former_one(house, offer, monkeypatch, damage):
+    update(of_files(house, offer))
+    whole = (house / "GeoLite2-City.mmdb.previous").read_bytes()
+    damage(house / "GeoLite2-City.mmdb")
+    monkeypatch.setattr(geolite, "reload_collector", ill)
+    with pytest.raises(UpdateError, match="the former databases are back"):
+        update(of_files(house, offer))
+    assert (house / "GeoLite2-City.mmdb").read_bytes() == whole
+
+
 def test_nobody_else_s_umask_counts(house, offer):
     before = os.umask(0o077)
     try:
@@ -651,7 +663,9 @@ def test_what_failed_halfway_is_put_back(house, offer, monkeypatch):
         place(new, present)
 
     monkeypatch.setattr(geolite, "put_in_place", half)
-    with pytest.raises(UpdateError, match="Input/output error: the former databases are back"):
+    with pytest.raises(
+        UpdateError, match=r"can't be put to use \(.*Input/output error\): the former databases are back\."
+    ):
         update(of_files(house, offer, ("City", "ASN")))
     assert old.items() <= state(house).items()
 

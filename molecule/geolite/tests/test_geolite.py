@@ -83,11 +83,17 @@ def in_use(machine: Collector) -> tuple:
     return databases, machine.pid(), place(machine, SHENZHEN)
 
 
+@pytest.fixture(scope="module")
+def before(machine: Collector) -> tuple:
+    """How all was before the first failure."""
+    found = in_use(machine)
+    assert found[2] == ("CN", 64502)
+    return found
+
+
 @pytest.fixture
-def untouched(machine: Collector, double: Double) -> Iterator[None]:
+def untouched(machine: Collector, double: Double, before: tuple) -> Iterator[None]:
     """After the test the databases and the collector are as before, and nothing lies around."""
-    before = in_use(machine)
-    assert before[2] == ("CN", 64502)
     yield
     assert in_use(machine) == before
     assert machine.run("find", "/var/lib/GeoIP", "-name", ".update-*") == ""
@@ -252,35 +258,6 @@ def test_the_playbook_fails_with_whatever_it_is(machine, double, untouched, trou
     assert sentence in said
 
 
-def test_a_collector_that_dies_of_the_reload_has_the_former_databases_back(machine, double):
-    before = in_use(machine)
-    tools, drop_in = "/usr/local/lib/dies", "/run/systemd/system/wrtflow-geolite.service.d/dies.conf"
-    machine.put(f"{tools}/syslog-ng-ctl", DIES)
-    machine.run("chmod", "+x", f"{tools}/syslog-ng-ctl")
-    machine.put(
-        drop_in, f"[Service]\nEnvironment=PATH={tools}:/usr/sbin:/usr/bin\nReadWritePaths={tools}\n".encode()
-    )
-    machine.run("systemctl", "daemon-reload")
-    try:
-        fails(machine, "The collector did not go on with the new databases: the former databases are back.")
-    finally:
-        machine.run("rm", "-r", tools, drop_in)
-        machine.run("systemctl", "daemon-reload")
-    after = in_use(machine)
-    assert (after[0], after[2]) == (before[0], before[2])
-    assert after[1] != before[1]
-
-
-#: syslog-ng-ctl to a collector that aborts at its first reload.
-DIES = b"""#!/bin/sh
-if [ "$1" = reload ] && [ ! -e "$0.died" ]; then
-    touch "$0.died"
-    exec kill -ABRT "$(systemctl show --property=MainPID --value syslog-ng)"
-fi
-exec /usr/sbin/syslog-ng-ctl "$@"
-"""
-
-
 def test_a_dry_run_says_what_would_be_done(machine, double, made, full_size, untouched):
     double.release("City", full_size)
     code, said = rotate("--check", "--extra-vars", KNOWN)
@@ -292,12 +269,16 @@ def test_a_dry_run_says_what_would_be_done(machine, double, made, full_size, unt
     assert "GeoLite2 ASN: 2026-08-01T00:00:00+00:00 -> " in said
 
 
-TRY = """
-import importlib.machinery, importlib.util, pathlib, sys
+#: The program as it is installed, for what no command of it does.
+LOAD = """
+import importlib.machinery, importlib.util, os, pathlib, signal, sys
 loader = importlib.machinery.SourceFileLoader("geolite", "/usr/local/sbin/wrtflow-geolite")
 geolite = importlib.util.module_from_spec(importlib.util.spec_from_loader("geolite", loader))
 sys.modules["geolite"] = geolite
 loader.exec_module(geolite)
+"""
+
+TRY = """
 try:
     geolite.try_in_syslog_ng("City", pathlib.Path(sys.argv[1]), *sys.argv[2:])
 except geolite.UpdateError as error:
@@ -316,9 +297,39 @@ except geolite.UpdateError as error:
 )  # fmt: skip
 def test_syslog_ng_tries_a_database_first(machine, file, expected, said):
     machine.run("cp", file, "/var/tmp/database")
-    answer = machine.run("python3", "-B", "-c", TRY, "/var/tmp/database", SHENZHEN, expected)
+    answer = machine.run("python3", "-B", "-c", LOAD + TRY, "/var/tmp/database", SHENZHEN, expected)
     assert answer.startswith(said)
     assert bool(answer) == bool(said)
+
+
+#: syslog-ng-ctl to a collector that aborts at its first reload.
+DIES = b"""#!/bin/sh
+if [ "$1" = reload ] && [ ! -e "$0.died" ]; then
+    touch "$0.died"
+    exec kill -ABRT "$(systemctl show --property=MainPID --value syslog-ng)"
+fi
+exec /usr/sbin/syslog-ng-ctl "$@"
+"""
+
+
+def test_a_collector_that_dies_of_the_reload_has_the_former_databases_back(machine, double, made):
+    double.release("City", made / "GeoLite2-City.mmdb")
+    before = in_use(machine)
+    tools, drop_in = "/usr/local/lib/dies", "/run/systemd/system/wrtflow-geolite.service.d/dies.conf"
+    machine.put(f"{tools}/syslog-ng-ctl", DIES)
+    machine.run("chmod", "+x", f"{tools}/syslog-ng-ctl")
+    machine.put(
+        drop_in, f"[Service]\nEnvironment=PATH={tools}:/usr/sbin:/usr/bin\nReadWritePaths={tools}\n".encode()
+    )
+    machine.run("systemctl", "daemon-reload")
+    try:
+        fails(machine, "The collector did not go on with the new databases: the former databases are back.")
+    finally:
+        machine.run("rm", "-r", tools, drop_in)
+        machine.run("systemctl", "daemon-reload")
+    after = in_use(machine)
+    assert (after[0], after[2]) == (before[0], before[2])
+    assert after[1] != before[1]
 
 
 # --- the rotation ---
@@ -466,7 +477,7 @@ def test_a_second_run_downloads_nothing_and_changes_nothing(machine, double):
     assert fresh == [("HEAD", 302, 0), ("HEAD", 304, 0)] * 4
 
 
-def test_an_old_database_is_told(machine):
+def test_the_doctor_tells_of_an_old_database_and_of_a_failed_update(machine, double):
     """The one of full size is of September 2026."""
     age = (datetime.datetime.now(datetime.UTC) - datetime.datetime(2026, 9, 18, tzinfo=datetime.UTC)).days
     record = machine.health()["databases"]
@@ -476,18 +487,20 @@ def test_an_old_database_is_told(machine):
     assert code == 0, said
     assert f"GeoLite2-City is {round(record['GeoLite2-City'])} days old" in said
     assert "GeoLite2-ASN is" not in said
+    assert "the last run of wrtflow-geolite.timer failed" not in said
+    double.behave(fail=503)
+    fails(machine, "198.18.3.80 answered 503")
+    _, said = rotate("--tags", "geolite", playbook="verify")
+    assert (
+        "the last run of wrtflow-geolite.timer failed: see journalctl -u wrtflow-geolite on logserver" in said
+    )
 
 
 # --- a power cut ---
 
-#: The program as it is installed, but killed before it calls a function for the so-manieth time.
+#: Is killed before it calls a function for the so-manieth time.
 KILLED = """
-import importlib.machinery, importlib.util, os, signal, sys
 step, left, *arguments = sys.argv[1:]
-loader = importlib.machinery.SourceFileLoader("geolite", "/usr/local/sbin/wrtflow-geolite")
-geolite = importlib.util.module_from_spec(importlib.util.spec_from_loader("geolite", loader))
-sys.modules["geolite"] = geolite
-loader.exec_module(geolite)
 function, left = getattr(geolite, step), int(left)
 
 def counted(*given, **named):
@@ -505,13 +518,10 @@ sys.exit(geolite.main(arguments))
 @pytest.mark.parametrize(
     ("step", "call"),
     [
-        ("unpack", 2),
         ("try_in_syslog_ng", 1),
         ("put_in_place", 1),
         ("put_in_place", 2),
         ("reload_collector", 1),
-        # The health check, after the reload.
-        ("_control", 2),
         ("_remember", 1),
     ],
 )
@@ -529,7 +539,7 @@ def test_killed_and_mended_by_the_next_run(machine, tmp_path, step, call):
     }
     machine.put(f"{offer}/settings.json", json.dumps(settings).encode())
     whole = {file: {machine.databases()[file][0], digest(tmp_path / file)} for file in KINDS.values()}
-    pid, program = machine.pid(), ("python3", "-B", "-c", KILLED)
+    pid, program = machine.pid(), ("python3", "-B", "-c", LOAD + KILLED)
 
     machine.run(*program, step, str(call), "--settings", f"{offer}/settings.json", check=False)
 

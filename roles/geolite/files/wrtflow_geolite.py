@@ -472,16 +472,14 @@ def _previous(present: Path) -> Path:
 
 
 def put_in_place(new: Path, present: Path) -> None:
-    """Rename new to present in one step that a power cut can't halve; the former one stays as PRESENT.previous."""
+    """Rename new to present in one step that a power cut can't halve; a former whole one stays as PRESENT.previous."""
     built = build_time(new) or 0
     # The file's date tells its age to people.
     os.utime(new, (built, built))
     new.chmod(0o644)
     _sync(new)
-    if present.exists():
+    if build_time(present) is not None:
         _link(present, _previous(present), new.parent)
-    else:
-        _previous(present).unlink(missing_ok=True)
     os.replace(new, present)
 
 
@@ -649,6 +647,8 @@ def _place(fresh: list[tuple[Path, Path]], unopened: list[Path], work: Path) -> 
             reload_collector(pid, used)
     except (UpdateError, OSError, subprocess.SubprocessError) as error:
         sentence = str(error).rstrip(".")
+        if not isinstance(error, UpdateError):
+            sentence = f"The new databases can't be put to use ({sentence})"
         if [present for present in placed if put_back(present, work)]:
             sentence += ": the former databases are back"
             # One that has died is started by systemd; one that would not reload has never left the former ones.
