@@ -348,13 +348,14 @@ def test_the_timer_rotates(machine, double, tmp_path):
     for kind, file in KINDS.items():
         double.release(kind, tmp_path / file)
     pid, drop_in = machine.pid(), "/run/systemd/system/wrtflow-geolite.timer.d/now.conf"
-    former = machine.unit("wrtflow-geolite.timer", "LastTriggerUSec")
+    triggered = machine.unit("wrtflow-geolite.timer", "LastTriggerUSec")
+    former = machine.unit("wrtflow-geolite", "InvocationID")
     machine.put(drop_in, NOW)
     machine.run("systemctl", "daemon-reload")
     machine.run("systemctl", "restart", "wrtflow-geolite.timer")
     try:
         machine.wait("the timer's run", lambda: (
-            machine.unit("wrtflow-geolite.timer", "LastTriggerUSec") != former
+            machine.unit("wrtflow-geolite", "InvocationID") != former
             and machine.unit("wrtflow-geolite", "ActiveState") in {"inactive", "failed"}
         ))  # fmt: skip
     finally:
@@ -363,6 +364,7 @@ def test_the_timer_rotates(machine, double, tmp_path):
         machine.run("systemctl", "restart", "wrtflow-geolite.timer")
     result, said = machine.ended()
     assert result == "success", said
+    assert machine.unit("wrtflow-geolite.timer", "LastTriggerUSec") != triggered
     dates = {"old": "2026-08-01T00:00:00+00:00", "new": "2026-09-01T00:00:00+00:00"}
     assert [json.loads(line) for line in said] == [
         {"database": kind, "changed": True, **dates} for kind in KINDS
