@@ -682,7 +682,7 @@ mapped = opened()
 print("ready", flush=True)
 for _ in sys.stdin:
     match behaviour:
-        case "opens":
+        case "opens" | "is ill":
             mapped = opened()
         case "opens as well":
             mapped += opened()
@@ -724,7 +724,7 @@ class StandIn:
         if command == ("reload",):
             self.process.stdin.write("reload\n")
             self.process.stdout.readline()
-        return True, ""
+        return not (command[0] == "healthcheck" and "is ill" in self.command), ""
 
 
 @pytest.fixture
@@ -750,6 +750,7 @@ def stand_in(monkeypatch, real) -> Iterator[Callable]:
         ("opens", None),
         ("opens nothing", "are back."),
         ("dies", "are back."),
+        ("is ill", "are back."),
         ("opens as well", "are back, but the collector does not run with them: see journalctl -u syslog-ng."),
     ],
 )
@@ -929,6 +930,13 @@ def test_the_command_fails_with_the_sentence(house, tmp_path):
 def test_settings_that_can_t_be_used(tmp_path, content, reason):
     with pytest.raises(UpdateError, match=reason):
         Settings.load(Path(settings_file(tmp_path, **content)))
+
+
+def test_the_folder_may_have_another_name(house, tmp_path):
+    """What the collector has open is known by its real one."""
+    (tmp_path / "link").symlink_to(house)
+    path = settings_file(tmp_path, directory=f"{tmp_path}/link", sources={"City": "/y"})
+    assert Settings.load(Path(path)).directory == house
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", "\udcff"])
