@@ -117,7 +117,7 @@ class Names:
 
         dns: the device asked for that name. ptr: reverse DNS. none: there is no name, or not yet.
         """
-        owner = self._devices.device(device_ip).mac
+        owner = self._devices.known[device_ip][0].mac
         name = self._passive.name(owner, remote_ip, now) if owner is not None else None
         # Before its MAC was known, the device was its address.
         if name is None:
@@ -131,7 +131,7 @@ class Names:
 
     def device(self, ip: str) -> Device:
         """Return what is known of a device at home; without a name of its own it has that of its reverse DNS."""
-        device = self._devices.device(ip)
+        device = self._devices.known[ip][0]
         if device.name is None:
             name = self._reverse.name(ip)
             if name is not None:
