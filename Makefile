@@ -47,6 +47,10 @@ test: check lab-setup ## check, then every role's scenario and the whole chain i
 test-all: test ## test, and the scenarios that take long
 	@tools/lab-env tools/scenarios $(LONG_SCENARIOS)
 
+.PHONY: bench
+bench: lab-setup ## [PARTS="file bulk ..."]: measure the collector against the article's chain, in a container of its own
+	@tools/lab-env tests/bench/run.sh $(PARTS)
+
 .PHONY: down
 down: ## remove the lab's containers and networks
 	@tools/lab-env molecule reset --scenario-name default >/dev/null 2>&1 || true
