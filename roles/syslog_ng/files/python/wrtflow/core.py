@@ -16,7 +16,7 @@ from pathlib import Path
 
 from wrtflow import document, flow, health, names, networks, settings
 from wrtflow.firstseen import FirstSeen
-from wrtflow.geo import Place, Places
+from wrtflow.geo import Place, Places, built
 from wrtflow.networks import Networks
 from wrtflow.openflows import Open, OpenFlows
 from wrtflow.unparsed import Unparsed
@@ -84,7 +84,7 @@ class Core:
     def start(self) -> None:
         """Read what was kept and begin to keep."""
         self.names.start()
-        self.open.load()
+        self._spaced |= self.open.load()
         self.first.load()
         self._stop = False
         self._keeper = threading.Thread(target=self._keep, name="wrtflow-core", daemon=True)
@@ -113,8 +113,8 @@ class Core:
 
     def _databases(self) -> dict[str, float]:
         """Return the ages of the GeoLite2 databases in days."""
-        files = Path(self.settings.geolite_directory).glob("GeoLite2-*.mmdb")
-        return {file.stem: round((time.time() - file.stat().st_mtime) / 86400, 1) for file in files}
+        databases = built(Path(self.settings.geolite_directory))
+        return {name: round((time.time() - when) / 86400, 1) for name, when in databases.items()}
 
     # Before the correlation.
 
@@ -128,8 +128,9 @@ class Core:
             self._other(read, sender)
             return None
         router = f"{read.host}@{sender}"
-        # PRINTFLOW ends each line with a space, and a line that was cut in its last number lacks it (a connection that
-        # broke). Lines out of an editor lack it, too: so a router has to be known for its spaces.
+        # PRINTFLOW ends each line with a space, and a line that was cut in its last number lacks it: the last one of a
+        # connection that broke. Lines out of an editor lack it, too: so a router has to be known for its spaces, by
+        # what came before or by flows that are open since before a restart.
         if text[-1] == " ":
             if router not in self._spaced and len(self._spaced) < _ROUTERS:
                 self._spaced.add(router)
@@ -201,11 +202,6 @@ class Core:
         word, *rest = read.text.split() or [""]
         if word in ("neigh", "lease"):
             self.names.observe_neighbour(read.host, read.text, time.time())
-        elif word == "lease":
-            # What dnsmasq said when it gave the lease, which was perhaps before there was a collector.
-            self.names.observe_dnsmasq(
-                read.host, "dnsmasq-dhcp", f"DHCPACK(lan) {' '.join(rest)}", time.time()
-            )
         elif word == "networks":
             try:
                 if self.networks.learn(router, rest):

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from .kept import Kept
 from .settings import SettingsError
-from .wellformed import address, hostname, mac
+from .wellformed import address, hostname, mac, without
 
 # No line that tells of a device is longer.
 LONGEST = 1024
@@ -73,17 +73,20 @@ class Devices:
         ttl: float,
         size: int,
         moved: Callable[[str], None] = lambda ip: None,
+        local_domains: Iterable[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Take the static map (address or MAC -> name); forget what wasn't seen for `ttl` s, or beyond `size`.
 
         `left_out` names devices (address, network or MAC) that nothing is remembered of but which address has
-        such a MAC. `moved` is called with an address that has become another device's.
+        such a MAC. `moved` is called with an address that has become another device's. Names are told without
+        `local_domains`.
         """
         self._static = {_key(text): name for text, name in static.items()}
         self._ttl = ttl
         self._size = size
         self._moved = moved
+        self._local_domains = tuple(local_domains)
         self._clock = clock
         self._lock = threading.Lock()
         self.bindings: Kept[Binding] = Kept("address", size, _binding)
@@ -173,7 +176,7 @@ class Devices:
         name = hostname(rest[0]) if len(rest) == 1 else None
         if rest and name is None:
             self.invalid += 1
-        return name
+        return name and without(name, self._local_domains)
 
     def _bind(self, ip: str, owner: str, told: Told, now: float) -> None:
         known = self.bindings.get(ip)

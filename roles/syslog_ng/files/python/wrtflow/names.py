@@ -14,6 +14,7 @@ from .devices import Device, Devices
 from .kept import KeptFile
 from .passive_dns import PassiveDns
 from .reverse_dns import ReverseDns
+from .wellformed import without
 
 __all__ = ["Device", "Names", "shared"]
 
@@ -33,6 +34,7 @@ class Names:
             ttl=names.device_ttl,
             size=names.device_size,
             moved=self._address_moved,
+            local_domains=names.local_domains,
         )
         self._passive = PassiveDns(ttl=names.dns_ttl, size=names.dns_size, identity=self._devices.identity)
         self._reverse = ReverseDns(
@@ -135,7 +137,7 @@ class Names:
         if device.name is None:
             name = self._reverse.name(ip)
             if name is not None:
-                return Device(name, device.mac)
+                return Device(without(name, self.settings.names.local_domains), device.mac)
             self._reverse.want(ip)
         return device
 

@@ -55,8 +55,11 @@ class OpenFlows:
         self._database: sqlite3.Connection | None = None
         self._saves = 0
 
-    def load(self) -> None:
-        """Open the file and read the flows that were open when it was last written."""
+    def load(self) -> set[str]:
+        """Open the file and read the flows that were open when it was last written.
+
+        Returns the routers whose lines end with a space.
+        """
         with self._saving:
             # One connection for all threads: each use holds self._saving.
             database = sqlite3.connect(self._file, timeout=10, check_same_thread=False, isolation_level=None)
@@ -68,11 +71,15 @@ class OpenFlows:
             self._database = database
             self._sizes = {}
             self._before = {}
+            spaced = set()
             for (second,) in database.execute(
                 "SELECT DISTINCT second FROM opened ORDER BY second"
             ).fetchall():
                 for flow in self._tidy(database, second):
                     self._before.setdefault(flow.key, []).append(flow.start)
+                    if flow.line.endswith(" "):
+                        spaced.add(flow.key.partition(" ")[0])
+            return spaced
 
     def opened(self, key: str, start: int, line: str) -> None:
         """A flow begins."""
