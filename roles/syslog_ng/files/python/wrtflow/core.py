@@ -78,6 +78,7 @@ class Core:
             self._boots = dict(json.loads(self._boots_file.read_text(encoding="utf-8")))
         # The DESTROY that was read last: it comes back from grouping-by() at once.
         self._last: tuple[str, flow.Flow, _Places] | None = None
+        self._others: int | None = None
         self._stop = False
         self._keeper: threading.Thread | None = None
 
@@ -91,6 +92,7 @@ class Core:
         self._keeper.start()
         health.register("flows", self.stats)
         health.register("databases", self._databases)
+        health.register("senders", self._senders)
 
     def stop(self) -> None:
         """Write everything."""
@@ -110,6 +112,17 @@ class Core:
         return {
             "lines": lines, **self.counts, "open": len(self.open), "first_contacts": len(self.first),
         }  # fmt: skip
+
+    def _senders(self) -> dict[str, int]:
+        """Return how many lines came from others than the routers: syslog-ng drops them before they come here."""
+        received = health.received()
+        if received is None:
+            return {}
+        others = received - self.stats()["lines"]
+        if self._others is None:
+            # Settings have changed, and this Core counts anew.
+            self._others = others
+        return {"strangers": max(0, others - self._others)}
 
     def _databases(self) -> dict[str, float]:
         """Return the ages of the GeoLite2 databases in days."""
