@@ -239,6 +239,48 @@ def test_unusable_settings_stop_the_start(file, capfd):
     assert "flow_timeuot" in capfd.readouterr().err
 
 
+def test_both_transports_make_alike_documents(chain):
+    """But for the precision of the times."""
+    documents = []
+    by_line = ended(chain, "1795522328064 Nov 24 03:13:40")
+    by_object = Message(
+        json.dumps(
+            {
+                "dvc": "OpenWrt", "orig.ip.protocol": 6, "orig.l4.sport": 57534, "orig.l4.dport": 443,
+                "orig.raw.pktlen": 3371, "orig.raw.pktcount": 9, "reply.l4.sport": 443, "reply.l4.dport": 57534,
+                "reply.raw.pktlen": 1301, "reply.raw.pktcount": 8, "ct.id": 7, "ct.event": 4, "src_ip": "10.77.0.20",
+                "dest_ip": "198.18.1.80", "reply.ip.saddr.str": "198.18.1.80", "reply.ip.daddr.str": "198.18.0.1",
+                "flow.start.sec": core.now() // 1000 - 9, "flow.start.usec": 0,
+                "flow.end.sec": core.now() // 1000, "flow.end.usec": 0,
+            }
+        )
+    )  # fmt: skip
+    assert chain.json.parse(by_object)
+    for message in (by_line, by_object):
+        assert chain.placed.parse(message)
+        document = json.loads(message["wrtflow.document"])
+        del (
+            document["@timestamp"],
+            document["event"]["start"],
+            document["event"]["end"],
+            document["event"]["duration"],
+        )
+        document["wrtflow"].pop("first_seen", None)
+        documents.append(document)
+    assert documents[0] == documents[1]
+
+
+def test_strangers_are_what_syslog_ng_has_and_we_do_not(chain, monkeypatch):
+    received = 5
+    monkeypatch.setattr(core.health, "received", lambda: received)
+    assert chain.line.core._senders() == {"strangers": 0}
+    received += 3
+    chain.line.parse(Message(line("NEW")))
+    assert chain.line.core._senders() == {"strangers": 2}
+    received = None
+    assert chain.line.core._senders() == {}
+
+
 def test_endings_are_posted_with_their_start(chain, monkeypatch):
     source = parsers.Endings()
     assert source.init({})

@@ -80,6 +80,7 @@ class Core:
         self._access_points = AccessPoints(loaded.state_file("access-points.json"))
         # The DESTROY that was read last: it comes back from grouping-by() at once.
         self._last: tuple[str, flow.Flow, _Places] | None = None
+        self._others: int | None = None
         self._stop = False
         self._keeper: threading.Thread | None = None
 
@@ -93,6 +94,7 @@ class Core:
         self._keeper.start()
         health.register("flows", self.stats)
         health.register("databases", self._databases)
+        health.register("senders", self._senders)
 
     def stop(self) -> None:
         """Write everything."""
@@ -113,6 +115,17 @@ class Core:
         return {
             "lines": lines, **self.counts, "open": len(self.open), "first_contacts": len(self.first),
         }  # fmt: skip
+
+    def _senders(self) -> dict[str, int]:
+        """Return how many lines came from others than the routers: syslog-ng drops them before they come here."""
+        received = health.received()
+        if received is None:
+            return {}
+        others = received - self.stats()["lines"]
+        if self._others is None:
+            # Settings have changed, and this Core counts anew.
+            self._others = others
+        return {"strangers": max(0, others - self._others)}
 
     def _databases(self) -> dict[str, float]:
         """Return the ages of the GeoLite2 databases in days."""
