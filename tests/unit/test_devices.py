@@ -200,7 +200,7 @@ def test_memory_is_bounded() -> None:
     for number in range(500):
         devices.device(f"10.98.{number}.1")
     assert len(devices.bindings) == len(devices.names) == 50
-    assert len(devices._devices) <= 50
+    assert len(devices.known) <= 50
 
 
 @pytest.mark.parametrize("left_out", ["10.99.0.134", "10.99.0.128/28", MAC, "02:aa:bb:cc:dd:01"])

@@ -37,7 +37,6 @@ def test_every_part_is_read():
         bytes="3371",
         reply_source="198.18.1.80",
         reply_destination="198.18.0.1",
-        reply_protocol="TCP",
         reply_source_port="443",
         reply_destination_port="57534",
         reply_packets="8",

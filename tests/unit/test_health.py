@@ -1,10 +1,11 @@
 """wrtflow.health: changes are said once, the record is whole at any moment, syslog-ng's numbers are found."""
 
+import contextlib
 import json
 import os
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -130,8 +131,15 @@ syslogng_disk_queue_capacity_bytes{driver="python",class="wrtflow.delivery.Elast
     ids=["whole", "empty", "broken off"],
 )
 def test_syslog_ng_tells_what_waits(tmp_path: Path, answer: str, expected: dict[str, int]) -> None:
-    path = str(tmp_path / "ctl")
-    asked = []
+    with answering(tmp_path / "ctl", answer) as asked:
+        assert health.queue(str(tmp_path / "ctl")) == expected
+    assert asked == [b"STATS PROMETHEUS\n"]
+
+
+@contextlib.contextmanager
+def answering(path: Path, answer: str) -> Iterator[list[bytes]]:
+    """syslog-ng's control socket: answers once, and tells what it was asked."""
+    asked: list[bytes] = []
 
     def serve(server: socket.socket) -> None:
         with server.accept()[0] as connection:
@@ -139,14 +147,24 @@ def test_syslog_ng_tells_what_waits(tmp_path: Path, answer: str, expected: dict[
             connection.sendall(answer.encode())
 
     with socket.socket(socket.AF_UNIX) as server:
-        server.bind(path)
+        server.bind(str(path))
         server.listen()
         thread = threading.Thread(target=serve, args=(server,))
         thread.start()
-        assert health.queue(path) == expected
+        yield asked
         thread.join()
-    assert asked == [b"STATS PROMETHEUS\n"]
+
+
+def test_syslog_ng_tells_what_it_received(tmp_path: Path) -> None:
+    answer = (
+        "source;s_wrtflow_syslog;;a;processed;40\nsource;s_wrtflow_json;;a;processed;2\n"
+        "source;s_src;;a;processed;7\nsource;s_wrtflow_endings;;a;processed;3\n\n.\n"
+    )
+    with answering(tmp_path / "ctl", answer) as asked:
+        assert health.received(str(tmp_path / "ctl")) == 42
+    assert asked == [b"STATS CSV\n"]
 
 
 def test_no_syslog_ng_no_numbers(tmp_path: Path) -> None:
     assert health.queue(str(tmp_path / "nobody")) == {}
+    assert health.received(str(tmp_path / "nobody")) is None

@@ -88,6 +88,7 @@ def test_a_collector_that_is_well(state: Path, capsys: pytest.CaptureFixture[str
         ({"delivery": {"spool": {"documents": 2}}}, "2 refused documents are kept"),
         ({"names": {"fault": "OSError: gone"}}, "names: OSError: gone"),
         ({"queue": {"dropped": 5}}, "5 documents were dropped"),
+        ({"flows": {"lines": 0}, "senders": {"strangers": 3}}, "3 lines came, and none from a router"),
     ],
 )
 def test_what_is_wrong_is_said_and_exits_1(
@@ -97,6 +98,11 @@ def test_what_is_wrong_is_said_and_exits_1(
     assert run(state, "health", "--json") == 1
     (fault,) = json.loads(capsys.readouterr().out)["faults"]
     assert said in fault
+
+
+def test_strangers_beside_routers_are_no_fault(state: Path) -> None:
+    record(state, flows={"lines": 1}, senders={"strangers": 3})
+    assert run(state, "health") == 0
 
 
 def test_no_record_is_a_fault(state: Path, capsys: pytest.CaptureFixture[str]) -> None:

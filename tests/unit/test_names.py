@@ -117,13 +117,26 @@ def test_other_programs_lines_are_none_of_ours(known: Names) -> None:
     assert known.stats()["dns_kept"] == known.stats()["devices_known"] == 0
 
 
+def test_a_device_is_called_without_the_house_s_domain(known: Names) -> None:
+    tell(known, "dnsmasq-dhcp[1]: DHCPACK(br-lan) 10.99.0.20 02:aa:bb:cc:dd:01 Laptop.lan\n")
+    assert known.device(CAMERA).name == "laptop"
+    for ip, told, name in (
+        ("10.99.0.21", "laptop.lan", "laptop"),
+        ("10.99.0.22", "nas.home.arpa", "nas"),
+        ("10.99.0.23", "www.planet.example", "www.planet.example"),
+        ("10.99.0.24", "lan", "lan"),
+    ):
+        pointing(known, ip, told)
+        assert known.device(ip).name == name
+
+
 def test_a_device_without_a_name_has_that_of_its_reverse_dns(known: Names) -> None:
     tell(known, LEASE.replace(" Camera", " "))
     assert known.device(CAMERA) == Device(None, MAC)
     # It was wanted by that alone.
     until(lambda: known.stats()["ptr_failed"] == 1)
     pointing(known, CAMERA, "camera.lan")
-    assert known.device(CAMERA) == Device("camera.lan", MAC)
+    assert known.device(CAMERA) == Device("camera", MAC)
     assert known.device("10.99.0.99") == Device(None, None)
 
 

@@ -51,6 +51,31 @@ class Machine:
         """Return the collector's health record."""
         return json.loads(self.run("wrtflow", "health", "--json", check=False))
 
+    def behave(self, behaviour: dict | list) -> None:
+        """Have the double of Elasticsearch misbehave, as molecule/doubles/bulk/bulk.py says."""
+        url = "https://10.77.0.10:9200/_double"
+        self.run(
+            "curl", "-skf", "-X", "PUT", url, "--data-binary", "@-", stdin=json.dumps(behaviour).encode()
+        )
+
+    def main_pid(self) -> str:
+        """Return the process of syslog-ng; 0 where there is none."""
+        return self.run("systemctl", "show", "--property=MainPID", "--value", "syslog-ng").strip()
+
+    def listens(self, port: int) -> bool:
+        """Whether somebody listens at a TCP port."""
+        return f":{port} " in self.run("ss", "-Hltn")
+
+    def kept(self) -> int:
+        """Count the open flows on disk."""
+        script = (
+            "import sqlite3\n"
+            "database = sqlite3.connect('file:/var/lib/wrtflow/open.sqlite?mode=ro', uri=True)\n"
+            "rows = database.execute('SELECT flows FROM opened')\n"
+            "print(sum(flows.count('\\n') + 1 for flows, in rows))"
+        )
+        return int(self.run("python3", "-c", script))
+
     def journal(self) -> str:
         """Return the end of syslog-ng's journal."""
         return subprocess.run(

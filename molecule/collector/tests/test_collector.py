@@ -52,6 +52,8 @@ def test_nobody_but_routers_is_heard(machine):
     machine.send("tcp", [line("DESTROY", known, (1, 60, 1, 60))])
     machine.wait("the router's document", lambda: of_port(machine, known))
     assert of_port(machine, strange) == []
+    # But it can be seen that somebody tries.
+    machine.wait("it is counted", lambda: machine.health()["senders"]["strangers"])
 
 
 def test_open_flows_survive_a_restart(machine):

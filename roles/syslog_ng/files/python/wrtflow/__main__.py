@@ -81,6 +81,17 @@ def _faults(path: Path, record: Mapping[str, object]) -> Iterator[str]:
     queue = record.get("queue")
     if isinstance(queue, dict) and queue.get("dropped"):
         yield f"{queue['dropped']} documents were dropped since syslog-ng's start: the disk buffer was full"
+    flows, senders = record.get("flows"), record.get("senders")
+    if (
+        isinstance(flows, dict)
+        and isinstance(senders, dict)
+        and senders.get("strangers")
+        and not flows.get("lines")
+    ):
+        yield (
+            f"{senders['strangers']} lines came, and none from a router:"
+            " are its addresses, as this machine sees them, in syslog_ng_allowed_routers?"
+        )
     report = record.get("delivery")
     if isinstance(report, dict):
         if report.get("reason"):

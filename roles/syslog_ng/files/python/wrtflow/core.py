@@ -16,7 +16,7 @@ from pathlib import Path
 
 from wrtflow import document, flow, health, names, networks, settings
 from wrtflow.firstseen import FirstSeen
-from wrtflow.geo import Place, Places
+from wrtflow.geo import Place, Places, built
 from wrtflow.networks import Networks
 from wrtflow.openflows import Open, OpenFlows
 from wrtflow.unparsed import Unparsed
@@ -41,6 +41,9 @@ _LEFT = 10_000
 # What the store needs of a flow: document, id and index.
 Finished = tuple[str, str, str]
 
+# Of ORIG's source and destination and of REPLY's.
+_Places = tuple[Place, Place, Place, Place]
+
 
 class Unplaced(Exception):  # noqa: N818 (no error: a question)
     """Addresses have to be looked up first; arguments: source and destination, "" for one that need not be."""
@@ -62,7 +65,7 @@ class Core:
         self.first = FirstSeen(loaded.state_file("first.sqlite"))
         self.unparsed = Unparsed(Path(loaded.log_directory, "unparsed.log"), loaded.unparsed_size)
         self.counts = dict.fromkeys(
-            ("lines", "new", "destroy", "flows", "unparsed", "ignored", "other", "save_errors"), 0
+            ("new", "destroy", "flows", "unparsed", "ignored", "other", "save_errors"), 0
         )
         # To end without a DESTROY; the Endings source sends them round through grouping-by().
         self.endings: queue.SimpleQueue[Open | None] = queue.SimpleQueue()
@@ -73,21 +76,23 @@ class Core:
         self._boots: dict[str, str] = {}
         with contextlib.suppress(OSError, ValueError):
             self._boots = dict(json.loads(self._boots_file.read_text(encoding="utf-8")))
-        # The line that was read last: a DESTROY comes back from grouping-by() at once.
-        self._last: tuple[str, flow.Flow] | None = None
+        # The DESTROY that was read last: it comes back from grouping-by() at once.
+        self._last: tuple[str, flow.Flow, _Places] | None = None
+        self._others: int | None = None
         self._stop = False
         self._keeper: threading.Thread | None = None
 
     def start(self) -> None:
         """Read what was kept and begin to keep."""
         self.names.start()
-        self.open.load()
+        self._spaced |= self.open.load()
         self.first.load()
         self._stop = False
         self._keeper = threading.Thread(target=self._keep, name="wrtflow-core", daemon=True)
         self._keeper.start()
         health.register("flows", self.stats)
         health.register("databases", self._databases)
+        health.register("senders", self._senders)
 
     def stop(self) -> None:
         """Write everything."""
@@ -103,12 +108,26 @@ class Core:
 
     def stats(self) -> dict[str, int]:
         """Return the counters since the start, for the health record."""
-        return {**self.counts, "open": len(self.open), "first_contacts": len(self.first)}
+        lines = sum(self.counts[name] for name in ("new", "destroy", "unparsed", "ignored", "other"))
+        return {
+            "lines": lines, **self.counts, "open": len(self.open), "first_contacts": len(self.first),
+        }  # fmt: skip
+
+    def _senders(self) -> dict[str, int]:
+        """Return how many lines came from others than the routers: syslog-ng drops them before they come here."""
+        received = health.received()
+        if received is None:
+            return {}
+        others = received - self.stats()["lines"]
+        if self._others is None:
+            # Settings have changed, and this Core counts anew.
+            self._others = others
+        return {"strangers": max(0, others - self._others)}
 
     def _databases(self) -> dict[str, float]:
         """Return the ages of the GeoLite2 databases in days."""
-        files = Path(self.settings.geolite_directory).glob("GeoLite2-*.mmdb")
-        return {file.stem: round((time.time() - file.stat().st_mtime) / 86400, 1) for file in files}
+        databases = built(Path(self.settings.geolite_directory))
+        return {name: round((time.time() - when) / 86400, 1) for name, when in databases.items()}
 
     # Before the correlation.
 
@@ -117,16 +136,16 @@ class Core:
 
         flow.Refused: the line looks like a flow and is none, or is no syslog line.
         """
-        self.counts["lines"] += 1
         read = flow.read_line(text)
         if isinstance(read, flow.Line):
             self._other(read, sender)
             return None
         router = f"{read.host}@{sender}"
-        # PRINTFLOW ends each line with a space, and a line that was cut in its last number lacks it (a connection that
-        # broke). Lines out of an editor lack it, too: so a router has to be known for its spaces.
-        if text.endswith(" "):
-            if len(self._spaced) < _ROUTERS:
+        # PRINTFLOW ends each line with a space, and a line that was cut in its last number lacks it: the last one of a
+        # connection that broke. Lines out of an editor lack it, too: so a router has to be known for its spaces, by
+        # what came before or by flows that are open since before a restart.
+        if text[-1] == " ":
+            if router not in self._spaced and len(self._spaced) < _ROUTERS:
                 self._spaced.add(router)
         elif router in self._spaced:
             raise flow.Refused("the end of the line is missing")
@@ -134,7 +153,6 @@ class Core:
 
     def object(self, text: str, sender: str) -> tuple[str, flow.Flow] | None:
         """Take a router's JSON object, as line() does."""
-        self.counts["lines"] += 1
         read = flow.read_json(text)
         host = read.host or self._routers.get(sender) or sender
         return self._event(text, read, f"{host}@{sender}")
@@ -145,8 +163,17 @@ class Core:
         self.unparsed.write(sender, str(why), text)
 
     def _event(self, text: str, read: flow.Flow, router: str) -> tuple[str, flow.Flow] | None:
-        source, destination = self._places(read)[:2]
-        if read.event == "UPDATE" or self._left_out(source) or self._left_out(destination):
+        places = self._places(read)
+        source, destination, _, _ = places
+        if (
+            read.event == "UPDATE"
+            or source.left_out
+            or destination.left_out
+            or (
+                self._left_out_macs
+                and (self._has_left_out_mac(source) or self._has_left_out_mac(destination))
+            )
+        ):
             self.counts["ignored"] += 1
             return None
         if read.event == "NEW":
@@ -157,19 +184,13 @@ class Core:
                 self.names.want(destination.ip)
         else:
             self.counts["destroy"] += 1
-            self._last = text, read
+            self._last = text, read, places
         return f"{router} {read.tuple}", read
 
-    def _left_out(self, place: Place) -> bool:
-        if place.left_out:
-            return True
-        return (
-            bool(self._left_out_macs)
-            and place.home
-            and self.names.device(place.ip).mac in self._left_out_macs
-        )
+    def _has_left_out_mac(self, place: Place) -> bool:
+        return place.home and self.names.device(place.ip).mac in self._left_out_macs
 
-    def _places(self, read: flow.Flow) -> tuple[Place, Place, Place, Place]:
+    def _places(self, read: flow.Flow) -> _Places:
         places = self.places
         try:
             source, destination = places[read.source], places[read.destination]
@@ -194,11 +215,6 @@ class Core:
         word, *rest = read.text.split() or [""]
         if word in ("neigh", "lease"):
             self.names.observe_neighbour(read.host, read.text, time.time())
-        elif word == "lease":
-            # What dnsmasq said when it gave the lease, which was perhaps before there was a collector.
-            self.names.observe_dnsmasq(
-                read.host, "dnsmasq-dhcp", f"DHCPACK(lan) {' '.join(rest)}", time.time()
-            )
         elif word == "networks":
             try:
                 if self.networks.learn(router, rest):
@@ -233,9 +249,7 @@ class Core:
         Opened: the NEWs that grouping-by() had, as opening() wrote them, separated by commas.
         Get: what geoip2() found, by name; None before it was asked. Unplaced where it has to be.
         """
-        read = self._read(text)
-        places = self._places(read)
-        self._placed(places, get)
+        read, places = self._read(text, get)
         times = (self._start(key, read, opened), now()) if read.stamp else _kernel_times(read)
         return self._document(key, document.END, read, places, times, text)
 
@@ -243,9 +257,7 @@ class Core:
         self, key: str, start: int, text: str, opened: str, get: Callable[[str], str] | None
     ) -> Finished | None:
         """Make the document of a flow whose DESTROY will not come; text is its NEW line. None: it has ended."""
-        read = self._read(text)
-        places = self._places(read)
-        self._placed(places, get)
+        read, places = self._read(text, get)
         left = [*self._left.pop(key, ()), *(begun for begun, _ in _openings(opened))]
         self._leave(key, [begun for begun in left if begun != start])
         if start not in left and start not in self.open.before(key):
@@ -254,25 +266,30 @@ class Core:
         self.open.closed(key, start)
         return self._document(key, document.TIMEOUT, read, places, (start, now()), text)
 
-    def _read(self, text: str) -> flow.Flow:
-        """Read a flow's line again."""
+    def _read(self, text: str, get: Callable[[str], str] | None) -> tuple[flow.Flow, _Places]:
+        """Read a flow's line again, and place it."""
         last = self._last
         if last is not None and last[0] == text:
-            return last[1]
-        read = flow.read_json(text) if text.startswith("{") else flow.read_line(text)
-        if not isinstance(read, flow.Flow):
-            raise TypeError("line() lets nothing but flows through")
-        return read
+            _, read, places = last
+        else:
+            again = flow.read_json(text) if text.startswith("{") else flow.read_line(text)
+            if not isinstance(again, flow.Flow):
+                raise TypeError("line() lets nothing but flows through")
+            read, places = again, self._places(again)
+        source, destination, _, _ = places
+        if not (source.looked_up and destination.looked_up):
+            _look_up(source, destination, get)
+        return read, places
 
     def _start(self, key: str, read: flow.Flow, opened: str) -> int | None:
         """Tell when the flow that ends began, in ms since 1970; None where no NEW of it was ever seen."""
-        left = self._left.pop(key, None)
+        left = self._left.pop(key, None) if self._left else None
         before = self.open.before(key)
-        openings = _openings(opened)
-        if len(openings) == 1 and not left and not before:
-            start = openings[0][0]
+        if opened and "," not in opened and not left and not before:
+            start = int(opened[: opened.index(" ")])
             self.open.closed(key, start)
             return start
+        openings = _openings(opened)
         # After a reload grouping-by() may still hold what was also read from disk.
         stamps = dict.fromkeys((*(left or ()), *before), "") | dict(openings)
         if not stamps:
@@ -305,25 +322,12 @@ class Core:
         if starts and len(self._left) < _LEFT:
             self._left[key] = sorted({*self._left.get(key, ()), *starts})
 
-    def _placed(self, places: tuple[Place, ...], get: Callable[[str], str] | None) -> None:
-        source, destination = places[:2]
-        if source.looked_up and destination.looked_up:
-            return
-        if get is None:
-            raise Unplaced(
-                "" if source.looked_up else source.ip, "" if destination.looked_up else destination.ip
-            )
-        if not source.looked_up:
-            source.put(lambda name: get(f"place.source.{name}"))
-        if not destination.looked_up:
-            destination.put(lambda name: get(f"place.destination.{name}"))
-
     def _document(
         self,
         key: str,
         action: str,
         read: flow.Flow,
-        places: tuple[Place, Place, Place, Place],
+        places: _Places,
         times: tuple[int | None, int],
         text: str,
     ) -> Finished:
@@ -392,6 +396,15 @@ class Core:
 
 
 _rarely = health.Rarely()
+
+
+def _look_up(source: Place, destination: Place, get: Callable[[str], str] | None) -> None:
+    if get is None:
+        raise Unplaced("" if source.looked_up else source.ip, "" if destination.looked_up else destination.ip)
+    if not source.looked_up:
+        source.put(lambda name: get(f"place.source.{name}"))
+    if not destination.looked_up:
+        destination.put(lambda name: get(f"place.destination.{name}"))
 
 
 def opening(start: int, stamp: str) -> str:

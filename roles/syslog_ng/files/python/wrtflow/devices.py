@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from .kept import Kept
 from .settings import SettingsError
-from .wellformed import address, hostname, mac
+from .wellformed import address, hostname, mac, without
 
 # No line that tells of a device is longer.
 LONGEST = 1024
@@ -45,6 +45,18 @@ class Told(enum.IntEnum):
     LEASE = 2
 
 
+class _Known(dict[str, tuple[Device, str]]):
+    """What is known of the devices that were asked for; a flow asks three times."""
+
+    def __init__(self, look_up: Callable[[str], tuple[Device, str]]) -> None:
+        super().__init__()
+        self._look_up = look_up
+
+    def __missing__(self, ip: str) -> tuple[Device, str]:
+        found = self[ip] = self._look_up(ip)
+        return found
+
+
 # (mac, who told it, when); (name, when).
 Binding = tuple[str, int, float]
 Named = tuple[str | None, float]
@@ -61,17 +73,20 @@ class Devices:
         ttl: float,
         size: int,
         moved: Callable[[str], None] = lambda ip: None,
+        local_domains: Iterable[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Take the static map (address or MAC -> name); forget what wasn't seen for `ttl` s, or beyond `size`.
 
         `left_out` names devices (address, network or MAC) that nothing is remembered of but which address has
-        such a MAC. `moved` is called with an address that has become another device's.
+        such a MAC. `moved` is called with an address that has become another device's. Names are told without
+        `local_domains`.
         """
         self._static = {_key(text): name for text, name in static.items()}
         self._ttl = ttl
         self._size = size
         self._moved = moved
+        self._local_domains = tuple(local_domains)
         self._clock = clock
         self._lock = threading.Lock()
         self.bindings: Kept[Binding] = Kept("address", size, _binding)
@@ -79,16 +94,16 @@ class Devices:
         self.names: Kept[Named] = Kept("device", size, _named)
         self._left_out_networks, self._left_out_macs = _networks_and_macs(left_out)
         # Address -> the device and its identity, as far as asked for since something changed.
-        self._devices: dict[str, tuple[Device, str]] = {}
+        self.known = _Known(self._look_up)
         self.invalid = 0
 
     def device(self, ip: str) -> Device:
         """Return what is known of the device that has this address."""
-        return (self._devices.get(ip) or self._look_up(ip))[0]
+        return self.known[ip][0]
 
     def identity(self, ip: str) -> str:
         """Return what tells the device from others: its MAC, else the address; "" for one that is left out."""
-        return (self._devices.get(ip) or self._look_up(ip))[1]
+        return self.known[ip][1]
 
     def left_out(self, key: str) -> bool:
         """Whether a MAC or an address is that of a device that is left out."""
@@ -96,7 +111,7 @@ class Devices:
 
     def refresh(self) -> None:
         """Let go of what has grown too old; to be called now and then."""
-        self._devices.clear()
+        self.known.clear()
 
     def observe_dnsmasq(self, message: str, now: float) -> None:
         """Take a line of dnsmasq-dhcp's, received at `now`."""
@@ -161,7 +176,7 @@ class Devices:
         name = hostname(rest[0]) if len(rest) == 1 else None
         if rest and name is None:
             self.invalid += 1
-        return name
+        return name and without(name, self._local_domains)
 
     def _bind(self, ip: str, owner: str, told: Told, now: float) -> None:
         known = self.bindings.get(ip)
@@ -186,15 +201,12 @@ class Devices:
             self.refresh()
 
     def _look_up(self, ip: str) -> tuple[Device, str]:
-        if len(self._devices) >= self._size:
+        if len(self.known) >= self._size:
             self.refresh()
         owner = self._mac(ip)
         if owner in self._left_out_macs or self._in_left_out_network(ip):
-            found = Device(None, owner), ""
-        else:
-            found = Device(self._name(ip, owner), owner), owner or ip
-        self._devices[ip] = found
-        return found
+            return Device(None, owner), ""
+        return Device(self._name(ip, owner), owner), owner or ip
 
     def _mac(self, ip: str) -> str | None:
         binding = self.bindings.get(ip)

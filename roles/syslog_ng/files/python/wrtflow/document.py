@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import base64
+import binascii
 import calendar
 import functools
 import hashlib
@@ -30,6 +30,7 @@ def _second(seconds: int) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
+@functools.lru_cache(maxsize=4096)
 def timestamp(milliseconds: int) -> str:
     """Return ms since 1970 as ISO 8601 in UTC."""
     seconds, rest = divmod(milliseconds, 1000)
@@ -66,7 +67,11 @@ def identity(stamp: str, moment: int | None, what: str) -> str:
     """
     seconds = _seconds_of_year(stamp) if moment is None else moment // 1000
     digest = hashlib.blake2b(what.encode("utf-8", "replace"), digest_size=6).digest()
-    return base64.urlsafe_b64encode((seconds // 2 & 0xFFFFFF).to_bytes(3, "big") + digest).decode("ascii")
+    whole = binascii.b2a_base64((seconds // 2 & 0xFFFFFF).to_bytes(3, "big") + digest, newline=False)
+    return whole.translate(_URL_SAFE).decode()
+
+
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 def direction(source: Place, destination: Place, translated: Place) -> str:
@@ -94,6 +99,10 @@ def document(
     REPLY's, which differ from them behind NAT. Names: of the source and of the destination. Where: direction().
     """
     source, destination, reply_source, reply_destination = places
+    (
+        _, _, _, _, _, _, written, source_port, destination_port, packets, octets,
+        _, _, reply_source_port, reply_destination_port, reply_packets, reply_octets, _, _,
+    ) = flow  # fmt: skip
     start, end = times
     at = timestamp(end)
     if start is None:
@@ -102,31 +111,30 @@ def document(
         start = min(start, end)
         period = f'"start":"{timestamp(start)}","end":"{at}","duration":{(end - start) * 1_000_000}'
     if action == END:
-        totals = (
-            f',"bytes":{int(flow.bytes) + int(flow.reply_bytes)}'
-            f',"packets":{int(flow.packets) + int(flow.reply_packets)}'
-        )
-        sent = f',"bytes":{flow.bytes},"packets":{flow.packets}'
-        received = f',"bytes":{flow.reply_bytes},"packets":{flow.reply_packets}'
+        totals = f',"bytes":{int(octets) + int(reply_octets)},"packets":{int(packets) + int(reply_packets)}'
+        sent = f',"bytes":{octets},"packets":{packets}'
+        received = f',"bytes":{reply_octets},"packets":{reply_packets}'
     else:
         # The counters come with the DESTROY: here they are unknown, not 0.
         totals = sent = received = ""
-    number, transport = protocol(flow.protocol)
+    number, transport = protocol(written)
     name, mac = names[0]
     source_name = f',"domain":{quoted(name)}' if name else ""
     source_mac = f',"mac":"{mac}"' if mac else ""
     name = names[1][0]
     destination_name = f',"domain":{quoted(name)}' if name else ""
+    source_ports = "" if source_port is None else f',"port":{source_port}'
+    destination_ports = "" if destination_port is None else f',"port":{destination_port}'
     return (
         f'{{"@timestamp":"{at}","ecs":{{"version":"8.17.0"}},'
         f'"event":{{"kind":"event","category":["network"],"type":["connection","end"],"action":"{action}",{period}}},'
         f'"observer":{{"hostname":"{router.rpartition("@")[0]}","type":"router"}},'
         f'"network":{{"transport":"{transport}","iana_number":"{number}","type":"ipv{source.version}"{totals},'
         f'"direction":"{where}"}},'
-        f'"source":{{"ip":"{source.ip}"{_port(flow.source_port)}{sent}{source_mac}{source_name}'
-        f"{_nat(source, reply_destination, flow.source_port, flow.reply_destination_port)}{source.json}}},"
-        f'"destination":{{"ip":"{destination.ip}"{_port(flow.destination_port)}{received}{destination_name}'
-        f"{_nat(destination, reply_source, flow.destination_port, flow.reply_source_port)}{destination.json}}},"
+        f'"source":{{"ip":"{source.ip}"{source_ports}{sent}{source_mac}{source_name}'
+        f"{_nat(source, reply_destination, source_port, reply_destination_port)}{source.json}}},"
+        f'"destination":{{"ip":"{destination.ip}"{destination_ports}{received}{destination_name}'
+        f"{_nat(destination, reply_source, destination_port, reply_source_port)}{destination.json}}},"
         f'"wrtflow":{{"domain_source":"{domain_source}"{_FIRST if first_seen else ""}}}}}'
     )
 
@@ -134,12 +142,10 @@ def document(
 _FIRST = ',"first_seen":true'
 
 
-def _port(port: str | None) -> str:
-    return "" if port is None else f',"port":{port}'
-
-
 def _nat(place: Place, translated: Place, port: str | None, translated_port: str | None) -> str:
     """Write what REPLY has otherwise than ORIG."""
+    if translated is place and translated_port == port:
+        return ""
     ip = f'"ip":"{translated.ip}"' if translated.ip != place.ip else ""
     if translated_port == port or translated_port is None:
         return f',"nat":{{{ip}}}' if ip else ""

@@ -8,6 +8,9 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections.abc import Callable
+from pathlib import Path
+
+import maxminddb
 
 from wrtflow.networks import Networks
 
@@ -83,6 +86,22 @@ class Places(dict[str, Place]):
             self.clear()
         place = self[text] = Place(text, self._networks)
         return place
+
+
+def built(folder: Path) -> dict[str, int]:
+    """Return when the databases in a folder were made by whoever makes them (s since 1970), by their names.
+
+    Not the files' times, which are those of the download. What can't be read is left out.
+    """
+    found = {}
+    for file in sorted(folder.glob("GeoLite2-*.mmdb")):
+        try:
+            # Read, not mapped: a file that is cut while it is mapped ends the process.
+            with maxminddb.open_database(file, maxminddb.MODE_FILE) as database:
+                found[file.stem] = int(database.metadata().build_epoch)
+        except (OSError, ValueError, maxminddb.InvalidDatabaseError):
+            continue
+    return found
 
 
 def _dump(value: object) -> str:

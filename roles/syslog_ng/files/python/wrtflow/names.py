@@ -14,6 +14,7 @@ from .devices import Device, Devices
 from .kept import KeptFile
 from .passive_dns import PassiveDns
 from .reverse_dns import ReverseDns
+from .wellformed import without
 
 __all__ = ["Device", "Names", "shared"]
 
@@ -33,6 +34,7 @@ class Names:
             ttl=names.device_ttl,
             size=names.device_size,
             moved=self._address_moved,
+            local_domains=names.local_domains,
         )
         self._passive = PassiveDns(ttl=names.dns_ttl, size=names.dns_size, identity=self._devices.identity)
         self._reverse = ReverseDns(
@@ -117,7 +119,7 @@ class Names:
 
         dns: the device asked for that name. ptr: reverse DNS. none: there is no name, or not yet.
         """
-        owner = self._devices.device(device_ip).mac
+        owner = self._devices.known[device_ip][0].mac
         name = self._passive.name(owner, remote_ip, now) if owner is not None else None
         # Before its MAC was known, the device was its address.
         if name is None:
@@ -131,11 +133,11 @@ class Names:
 
     def device(self, ip: str) -> Device:
         """Return what is known of a device at home; without a name of its own it has that of its reverse DNS."""
-        device = self._devices.device(ip)
+        device = self._devices.known[ip][0]
         if device.name is None:
             name = self._reverse.name(ip)
             if name is not None:
-                return Device(name, device.mac)
+                return Device(without(name, self.settings.names.local_domains), device.mac)
             self._reverse.want(ip)
         return device
 

@@ -45,9 +45,9 @@ class OpenFlows:
         # Set when a save is due before its time.
         self.due = threading.Event()
         self._saving = threading.Lock()
-        # START TAB KEY TAB LINE, and START TAB SUM of the key. Never replaced: other threads add to them at any time.
-        self._opened: collections.deque[str] = collections.deque(maxlen=_WAITING)
-        self._closed: collections.deque[str] = collections.deque(maxlen=_WAITING)
+        # Not yet on disk: (key, start) -> line, and (key, start). Never replaced: other threads add at any time.
+        self._opened: dict[tuple[str, int], str] = {}
+        self._closed: collections.deque[tuple[str, int]] = collections.deque(maxlen=_WAITING)
         # By second: flows opened, flows ended.
         self._sizes: dict[int, tuple[int, int]] = {}
         # Of before the last start, which grouping-by() does not know.
@@ -55,8 +55,11 @@ class OpenFlows:
         self._database: sqlite3.Connection | None = None
         self._saves = 0
 
-    def load(self) -> None:
-        """Open the file and read the flows that were open when it was last written."""
+    def load(self) -> set[str]:
+        """Open the file and read the flows that were open when it was last written.
+
+        Returns the routers whose lines end with a space.
+        """
         with self._saving:
             # One connection for all threads: each use holds self._saving.
             database = sqlite3.connect(self._file, timeout=10, check_same_thread=False, isolation_level=None)
@@ -68,21 +71,29 @@ class OpenFlows:
             self._database = database
             self._sizes = {}
             self._before = {}
+            spaced = set()
             for (second,) in database.execute(
                 "SELECT DISTINCT second FROM opened ORDER BY second"
             ).fetchall():
                 for flow in self._tidy(database, second):
                     self._before.setdefault(flow.key, []).append(flow.start)
+                    if flow.line.endswith(" "):
+                        spaced.add(flow.key.partition(" ")[0])
+            return spaced
 
     def opened(self, key: str, start: int, line: str) -> None:
         """A flow begins."""
-        self._opened.append(f"{start}\t{key}\t{line}")
-        if len(self._opened) > _MANY:
+        waiting = len(self._opened)
+        if waiting < _WAITING:
+            self._opened[key, start] = line
+        if waiting > _MANY:
             self.due.set()
 
     def closed(self, key: str, start: int) -> None:
         """A flow has its end."""
-        self._closed.append(f"{start}\t{zlib.crc32(key.encode())}")
+        # A flow that was shorter than the pause between two saves never reaches the disk.
+        if self._opened.pop((key, start), None) is None:
+            self._closed.append((key, start))
         if key in self._before:
             with contextlib.suppress(KeyError, ValueError):
                 self._before[key].remove(start)
@@ -99,13 +110,18 @@ class OpenFlows:
             if self._database is None:
                 return
             self.due.clear()
-            opened = [self._opened.popleft() for _ in range(len(self._opened))]
+            opened: list[Open] = []
+            # Another thread may end them meanwhile.
+            with contextlib.suppress(KeyError):
+                for _ in range(len(self._opened)):
+                    (key, start), line = self._opened.popitem()
+                    opened.append(Open(key, start, line))
             closed = [self._closed.popleft() for _ in range(len(self._closed))]
             try:
                 if opened or closed:
-                    self._write(self._database, _by_second(opened), _by_second(closed))
+                    self._write(self._database, opened, closed)
             except sqlite3.Error:
-                self._opened.extendleft(reversed(opened))
+                self._opened.update(((key, start), line) for key, start, line in opened)
                 self._closed.extendleft(reversed(closed))
                 raise
             self._saves += 1
@@ -113,15 +129,19 @@ class OpenFlows:
                 for second in [second for second, (size, ended) in self._sizes.items() if ended * 2 > size]:
                     self._tidy(self._database, second)
 
-    def _write(
-        self, database: sqlite3.Connection, opened: dict[int, list[str]], closed: dict[int, list[str]]
-    ) -> None:
+    def _write(self, database: sqlite3.Connection, opened: list[Open], closed: list[tuple[str, int]]) -> None:
+        begun: dict[int, list[str]] = {}
+        over: dict[int, list[str]] = {}
+        for flow in opened:
+            begun.setdefault(flow.start // 1000, []).append(_row(flow))
+        for key, start in closed:
+            over.setdefault(start // 1000, []).append(_end(key, start))
         sizes: dict[int, tuple[int, int]] = {}
-        for second in opened.keys() | closed.keys():
+        for second in begun.keys() | over.keys():
             size, ended = self._sizes.get(second, (0, 0))
-            sizes[second] = size + len(opened.get(second, ())), ended + len(closed.get(second, ()))
+            sizes[second] = size + len(begun.get(second, ())), ended + len(over.get(second, ()))
         with _transaction(database):
-            for table, flows in (("opened", opened), ("closed", closed)):
+            for table, flows in (("opened", begun), ("closed", over)):
                 for second, texts in flows.items():
                     database.execute(f"INSERT INTO {table} VALUES (?, ?)", (second, "\n".join(texts)))
             for second, (size, ended) in sizes.items():
@@ -139,8 +159,7 @@ class OpenFlows:
         with _transaction(database):
             _delete(database, second)
             if flows:
-                texts = (f"{flow.start}\t{flow.key}\t{flow.line}" for flow in flows)
-                database.execute("INSERT INTO opened VALUES (?, ?)", (second, "\n".join(texts)))
+                database.execute("INSERT INTO opened VALUES (?, ?)", (second, "\n".join(map(_row, flows))))
         if flows:
             self._sizes[second] = len(flows), 0
         else:
@@ -177,12 +196,12 @@ class OpenFlows:
                     self._database = None
 
 
-def _by_second(texts: list[str]) -> dict[int, list[str]]:
-    """Sort what begins with a time in ms by its second."""
-    found: dict[int, list[str]] = {}
-    for text in texts:
-        found.setdefault(int(text[: text.index("\t") - 3] or 0), []).append(text)
-    return found
+def _row(flow: Open) -> str:
+    return f"{flow.start}\t{flow.key}\t{flow.line}"
+
+
+def _end(key: str, start: int) -> str:
+    return f"{start}\t{zlib.crc32(key.encode())}"
 
 
 def _read(database: sqlite3.Connection, second: int) -> list[Open]:
@@ -195,7 +214,7 @@ def _read(database: sqlite3.Connection, second: int) -> list[Open]:
     for (flows,) in database.execute("SELECT flows FROM opened WHERE second = ?", (second,)):
         for text in flows.split("\n"):
             start, key, line = text.split("\t", 2)
-            if f"{start}\t{zlib.crc32(key.encode())}" not in ended:
+            if _end(key, int(start)) not in ended:
                 found[start, key] = Open(key, int(start), line)
     return list(found.values())
 

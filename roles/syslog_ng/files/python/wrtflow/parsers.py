@@ -28,11 +28,6 @@ except ImportError:  # outside syslog-ng: the tests
 Message = typing.Any
 
 
-def _text(value: bytes | str) -> str:
-    """Read a value: syslog-ng gives bytes, or str where it knows the type."""
-    return value if isinstance(value, str) else value.decode("utf-8", "replace")
-
-
 _lock = threading.Lock()
 _users = 0
 _core: cores.Core | None = None
@@ -81,8 +76,8 @@ class Line(_Parser):
 
     def parse(self, message: Message) -> bool:
         """Make the message a flow event, cut down to its key where grouping-by() will hold it."""
-        text = _text(message["MESSAGE"])
-        sender = _text(message["SOURCEIP"])
+        text = message["MESSAGE"].decode("utf-8", "replace")
+        sender = message["SOURCEIP"].decode()
         core = self.core
         try:
             found = core.line(text, sender)
@@ -108,8 +103,8 @@ class Json(_Parser):
 
     def parse(self, message: Message) -> bool:
         """Make the message a flow that is ready for its document: there is nothing to correlate."""
-        text = _text(message["MESSAGE"])
-        sender = _text(message["SOURCEIP"])
+        text = message["MESSAGE"].decode("utf-8", "replace")
+        sender = message["SOURCEIP"].decode()
         try:
             found = self.core.object(text, sender)
         except flow.Refused as why:
@@ -129,14 +124,14 @@ class Document(_Parser):
 
     def parse(self, message: Message) -> bool:
         """Put wrtflow.document, wrtflow.id and wrtflow.index on the message, or place.source and place.destination."""
-        key, opened = _text(message["MESSAGE"]), _text(message.get("flow.opened", b""))
-        closed = _text(message.get("flow.closed", b""))
-        get = (lambda name: _text(message.get(name, b""))) if self.placed else None
+        key, opened = message["MESSAGE"].decode(), message.get("flow.opened", b"").decode()
+        closed = message.get("flow.closed", b"").decode()
+        get = (lambda name: message.get(name, b"").decode("utf-8", "replace")) if self.placed else None
         try:
             if closed:
                 finished = self.core.finished(key, closed, opened, get)
             else:
-                start, _, line = _text(message["flow.lost"]).partition(" ")
+                start, _, line = message["flow.lost"].decode().partition(" ")
                 lost = self.core.lost(key, int(start), line, opened, get)
                 if lost is None:
                     return False

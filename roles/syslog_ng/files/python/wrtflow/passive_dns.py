@@ -210,7 +210,7 @@ class PassiveDns:
         name, device = asked
         self.answers += 1
         key = f"{device} {remote}"
-        records = self.names.get(key, ())
+        records = self.names.get(key) or ()
         if records and records[0][0] == name:
             _, first, last = records[0]
             # Asked again after a thousandth of its life: not worth a write.

@@ -27,6 +27,8 @@ class Names:
     devices: dict[str, str] = dataclasses.field(default_factory=dict)
     # Whom to ask for reverse DNS: address or address#port; empty: what /etc/resolv.conf names.
     resolvers: tuple[str, ...] = ()
+    # What a device's name at home may end with, and is called without.
+    local_domains: tuple[str, ...] = ("lan", "home.arpa")
     dns_ttl: int = 86400
     dns_size: int = 50_000
     ptr_workers: int = 4

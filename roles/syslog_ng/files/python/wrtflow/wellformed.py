@@ -7,6 +7,7 @@ name can be: letters, digits, hyphens and underscores in labels, and never somet
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
 # RFC 1123 with the underscores that devices do use. The last label isn't all digits: 1.2.3.4 is no name.
@@ -21,6 +22,14 @@ def hostname(text: str) -> str | None:
         return None
     name = text.lower().removesuffix(".")
     return name if _HOSTNAME.fullmatch(name) and len(name) < 254 else None
+
+
+def without(name: str, domains: Iterable[str]) -> str:
+    """Return the name without the first of these domains that it ends with."""
+    for domain in domains:
+        if name.endswith(f".{domain}"):
+            return name.removesuffix(f".{domain}")
+    return name
 
 
 def address(text: str) -> str | None:

@@ -1,0 +1,67 @@
+#!/bin/sh
+# make bench: a collector of its own in a container (not the lab's), installed by the role, measured, removed.
+# Arguments go to bench.py. Run by tools/lab-env.
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+name=wrtflow-bench
+cache=${WRTFLOW_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/wrtflow}
+work=$(mktemp -d)
+
+remove() {
+    docker rm --force --volumes $name >/dev/null 2>&1 || true
+}
+
+end() {
+    remove
+    rm -rf "$work"
+}
+trap end EXIT
+trap 'exit 130' INT TERM
+
+molecule/images/build.sh debian apt geolite >&2
+remove
+docker run --detach --name $name --label wrtflow=bench --cgroupns host --cap-add NET_ADMIN --cap-add SYS_ADMIN \
+    --tmpfs /run --tmpfs /run/lock --volume /sys/fs/cgroup:/sys/fs/cgroup:rw --volume "$cache/apt:/srv/apt:ro" \
+    wrtflow-lab/debian /lib/systemd/systemd >/dev/null
+
+# What Elasticsearch's role would leave: a key, and the authority of the sink's certificate.
+mkdir "$work/secrets" "$work/inventory"
+echo bench >"$work/secrets/collector.api-key"
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=bench \
+    -addext subjectAltName=IP:127.0.0.1 -addext keyUsage=critical,keyCertSign,cRLSign,digitalSignature \
+    -keyout "$work/server.key" -out "$work/secrets/elasticsearch-ca.crt" 2>/dev/null
+cat "$work/secrets/elasticsearch-ca.crt" "$work/server.key" >"$work/server.pem"
+
+cat >"$work/inventory/hosts.yml" <<END
+collector:
+  hosts:
+    bench:
+      ansible_connection: community.docker.docker
+      ansible_host: $name
+      wrtflow_elasticsearch_url: https://127.0.0.1:9200
+      wrtflow_secrets_dir: $work/secrets
+END
+cp -r inventory/lab/group_vars "$work/inventory/"
+cat >"$work/collector.yml" <<END
+- hosts: collector
+  roles: [syslog_ng]
+END
+
+echo "bench: installing the collector" >&2
+tries=60
+until docker exec $name systemctl is-system-running 2>/dev/null | grep -Eq 'running|degraded'; do
+    tries=$((tries - 1))
+    [ $tries -gt 0 ] || { echo "bench: $name does not boot" >&2; exit 1; }
+    sleep 1
+done
+docker exec $name mkdir /var/lib/GeoIP
+docker cp "$cache/geolite/." $name:/var/lib/GeoIP/ >/dev/null
+ansible-playbook --inventory "$work/inventory" "$work/collector.yml" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
+
+# The article's chain needs syslog-ng's http(); the names are a resolver's of this machine's own.
+docker exec $name sh -c 'systemctl stop syslog-ng && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends syslog-ng-mod-http >/dev/null &&
+    echo nameserver 127.0.0.1 >/etc/resolv.conf && mkdir /root/bench'
+docker cp "$here/." $name:/root/bench/ >/dev/null
+docker cp "$work/server.pem" $name:/root/bench/ >/dev/null
+docker exec $name python3 /root/bench/bench.py "$@"
