@@ -174,12 +174,12 @@ def test_service_says_when_one_does_not_stay_up():
     good = lab.run("router", "cat", "/etc/ulogd.conf")
     try:
         lab.put("router", "/etc/ulogd.conf", b"[global]\n")
-        answer = module("openwrt_service", name="ulogd", state="restarted")
+        answer = module("openwrt_service", name="ulogd", state="started", renewed=True)
         assert answer["failed"]
         assert "does not stay up" in answer["msg"]
     finally:
         lab.put("router", "/etc/ulogd.conf", good.encode())
-        module("openwrt_service", name="ulogd", state="restarted")
+        module("openwrt_service", name="ulogd", state="started", renewed=True)
 
 
 def test_sysctl_is_set_now_and_kept():
