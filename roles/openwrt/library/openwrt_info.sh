@@ -60,7 +60,7 @@ reached() {
 unresolved() {
     [ -n "$missing" ] || return 0
     cat /etc/opkg/*.conf /etc/apk/repositories.d/*.list 2>/dev/null |
-        sed -n '/^ *#/d; s,.*https\{0,1\}://\([^/:]*\).*,\1,p' | sort -u |
+        sed -n '/^ *#/d; s|.*https*://\([^/:]*\).*|\1|p' | sort -u |
         while read -r server; do
             nslookup "$server" >/dev/null 2>&1 || { echo "$server" && break; }
         done
