@@ -7,9 +7,8 @@ SHELL := /bin/sh
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export PYTHONDONTWRITEBYTECODE := 1
 
-# The scenarios of `make test`, in the order of the chain, and the long ones of `make test-all`.
-SCENARIOS ?= router collector default
-LONG_SCENARIOS ?= geolite storage dashboards
+# Every role's scenario and the whole chain, in the order in which a fault is found soonest.
+SCENARIOS ?= router collector geolite storage dashboards default
 
 SH_FILES = $(shell git ls-files | xargs grep -lE '^\#!/bin/sh|^\# shellcheck shell=' 2>/dev/null | grep -vE '\.(j2|md)$$|^Makefile$$')
 
@@ -25,7 +24,8 @@ demo: lab-up ## build the lab, deploy wrtflow in it, send traffic and print who 
 replay: ## LOG=file [TRANSPORT=tcp|udp] [SENDER=name]: print the flow documents of a router's log lines
 	@test -n "$(LOG)" || { echo "usage: make replay LOG=file [TRANSPORT=tcp|udp] [SENDER=name]" >&2; exit 2; }
 	@test -r "$(LOG)" || { echo "replay: cannot read '$(LOG)'" >&2; exit 2; }
-	@$(MAKE) --no-print-directory lab-up >&2
+	@tools/setup.sh lab >&2
+	@tools/lab-env tools/lab-up --as-is >&2
 	@tools/lab-env python tools/replay.py --transport "$(or $(TRANSPORT),tcp)" $(if $(SENDER),--sender "$(SENDER)") "$(LOG)"
 
 .PHONY: check
@@ -44,13 +44,12 @@ test: check lab-setup ## check, then every role's scenario and the whole chain i
 	@tools/lab-env tools/scenarios $(SCENARIOS)
 
 .PHONY: test-all
-test-all: test ## test, and the scenarios that take long
-	@tools/lab-env tools/scenarios $(LONG_SCENARIOS)
+test-all: test ## test, and the router and the whole chain once more with apk in place of opkg
+	@WRTFLOW_FLAVOUR=apk tools/lab-env tools/scenarios router default
 
 .PHONY: down
 down: ## remove the lab's containers and networks
-	@tools/lab-env molecule reset --scenario-name default >/dev/null 2>&1 || true
-	@tools/lab-env ansible-playbook -i localhost, molecule/destroy.yml
+	@tools/lab-env molecule destroy --scenario-name default
 
 .PHONY: lab-setup
 lab-setup:

@@ -234,7 +234,8 @@ class KernelEvents:
         # The shell's own number is conntrack's: what was started here is ended by it.
         script = "echo $$; exec conntrack -E -e DESTROY -o extended -b 4194304"
         job = api.exec_create("wrtflow-router", ["sh", "-c", script])["Id"]
-        stream = api.exec_start(job, stream=True)
+        # Standard output alone: conntrack's notices come on the other, and when they like.
+        stream = (out for out, _ in api.exec_start(job, stream=True, demux=True) if out)
         self._pid = next(stream).split()[0].decode()
         self._thread = threading.Thread(target=self._read, args=(stream,), daemon=True)
         self._thread.start()

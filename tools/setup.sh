@@ -88,7 +88,7 @@ setup_docker() {
     docker_answers || join_docker_group
 }
 
-# Whoever set up the lab with sudo also runs it: tools/lab re-enters with the new group (sg docker).
+# Whoever set up the lab with sudo also runs it: tools/lab-env re-enters with the new group (sg docker).
 join_docker_group() {
     say "adding $(id -un) to the group docker, which owns the engine's socket"
     as_root usermod -aG docker "$(id -un)"
@@ -101,12 +101,12 @@ venv)
 lab)
     setup_venv
     setup_docker
-    # mmdebstrap, apt-ftparchive and gpg make the images and the lab's package repository;
-    # the compilers build the parts that only source registries have (molecule/images/README.md).
-    install_missing mmdebstrap=mmdebstrap apt-ftparchive=apt-utils gpg=gnupg dpkg-deb=dpkg openssl=openssl \
-        cargo=cargo gcc=gcc /usr/include/stdio.h=libc6-dev /usr/include/json-c/json.h=libjson-c-dev \
-        mvn=maven javac=default-jdk-headless zstd=zstd npm=npm \
-        /usr/share/keyrings/debian-archive-keyring.gpg=debian-archive-keyring curl=curl
+    install_missing curl=curl apt-ftparchive=apt-utils gpg=gnupg dpkg-deb=dpkg openssl=openssl npm=npm
+    # What only source registries have is compiled here, where the vendors' servers are not reached (molecule/images/README.md).
+    [ "$(. molecule/images/lib.sh && lab_way)" = vendor ] ||
+        install_missing mmdebstrap=mmdebstrap /usr/share/keyrings/debian-archive-keyring.gpg=debian-archive-keyring \
+            cargo=cargo gcc=gcc /usr/include/stdio.h=libc6-dev /usr/include/json-c/json.h=libjson-c-dev \
+            mvn=maven
     ;;
 *)
     die "usage: tools/setup.sh venv|lab"

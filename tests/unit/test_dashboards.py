@@ -282,6 +282,8 @@ class TestPacking:
         now = saved_objects.fingerprint(SENT, saved_objects.ndjson(there))
         later = [{**one, "updated_at": "2027-01-01", "version": "WzIsMV0="} for one in reversed(there)]
         assert saved_objects.fingerprint(SENT, saved_objects.ndjson(later)) == now
+        counted = [{**one, "attributes": {**one["attributes"], "fieldAttrs": "{}"}} for one in there]
+        assert saved_objects.fingerprint(SENT, saved_objects.ndjson(counted)) == now
         edited = [{**there[0], "attributes": {"title": "mine"}}, *there[1:]]
         assert saved_objects.fingerprint(SENT, saved_objects.ndjson(edited)) != now
         assert saved_objects.fingerprint(SENT[:-1], saved_objects.ndjson(there)) != now

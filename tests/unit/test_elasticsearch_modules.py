@@ -4,9 +4,10 @@ import copy
 from typing import Any
 
 import elasticsearch_credential as credential
+import elasticsearch_fields as fields
 import elasticsearch_object as things
 import pytest
-from ansible.module_utils.elasticsearch_api import ElasticsearchError, UnreachableError, basic
+from ansible.module_utils.elasticsearch_api import Elasticsearch, ElasticsearchError, UnreachableError, basic
 
 TEMPLATE = {
     "index_patterns": ["network-*"],
@@ -37,7 +38,7 @@ class Server:
     def must(self, method: str, path: str, body: Any = None) -> Any:
         return self.ask(method, path, body)[1]
 
-    def accepts(self, authorization: str) -> bool:
+    def accepts(self, authorization: str, patience: int = 0) -> bool:
         return authorization in self.good
 
 
@@ -47,7 +48,7 @@ class Down(Server):
     def ask(self, *args: Any, **more: Any) -> tuple[int, Any]:
         raise UnreachableError("nobody")
 
-    def accepts(self, authorization: str) -> bool:
+    def accepts(self, authorization: str, patience: int = 0) -> bool:
         raise UnreachableError("nobody")
 
 
@@ -142,12 +143,14 @@ class TestObjects:
 class Module:
     """Stands for AnsibleModule."""
 
-    def __init__(self, *, check: bool = False) -> None:
-        self.check_mode = check
+    def __init__(self, *, check: bool = False, failures: int = 0) -> None:
+        self.check_mode, self.failures = check, failures
         self.run: list[list[str]] = []
 
-    def run_command(self, command: list[str], check_rc: bool) -> tuple[int, str, str]:
+    def run_command(self, command: list[str]) -> tuple[int, str, str]:
         self.run.append(command)
+        if len(self.run) <= self.failures:
+            return 69, "", "ERROR: Cluster health is currently RED.\n"
         return 0, "some words\nmade-up\n", ""
 
 
@@ -156,7 +159,7 @@ class TestCredentials:
 
     def ensure(self, server: Server, kind: str, module: Module | None = None, **more: Any) -> dict[str, Any]:
         params = {"kind": kind, "name": "it", "current": "", "role_descriptors": self.ROLES, "url": "https://it",
-                  "reset_password": "/bin/reset", **more}  # fmt: skip
+                  "reset_password": "/bin/reset", "patience": 0, **more}  # fmt: skip
         return credential.ensure(module or Module(), server, params)
 
     def key_server(self, roles: dict[str, Any]) -> Server:
@@ -205,6 +208,14 @@ class TestCredentials:
         assert not any("ours" in word for word in module.run[0]), "no secret on a command line"
         assert server.written == [("POST", "/_security/user/it/_password", {"password": "ours"})]
 
+    def test_the_tool_is_run_again_while_indices_are_being_opened(self, monkeypatch):
+        monkeypatch.setattr(credential, "PAUSE", 0)
+        server, module = Server(), Module(failures=2)
+        assert self.ensure(server, "superuser", module, current="ours") == {"changed": True}
+        assert len(module.run) == 3
+        with pytest.raises(ElasticsearchError, match="reset failed: ERROR: Cluster health is currently RED"):
+            self.ensure(server, "superuser", Module(failures=9), current="ours")
+
     def test_a_good_password_stays(self):
         server, module = Server(good=(basic("it", "ours"),)), Module()
         assert self.ensure(server, "superuser", module, current="ours") == {"changed": False}
@@ -217,3 +228,93 @@ class TestCredentials:
         assert result["changed"]
         assert result.get("value", "") == ""
         assert (server.written, module.run) == ([], [])
+
+
+class Starting(Elasticsearch):
+    """A node that has just started: what it answers, one after the other, and the last for ever."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *statuses: int) -> None:
+        super().__init__("https://it", "/ca", "")
+        self.statuses, self.clock = list(statuses), 0.0
+        monkeypatch.setattr("ansible.module_utils.elasticsearch_api.time", self)
+
+    def monotonic(self) -> float:
+        return self.clock
+
+    def sleep(self, seconds: float) -> None:
+        self.clock += seconds
+
+    def _ask(self, *args: Any) -> tuple[int, Any]:
+        return self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0], {}
+
+
+class TestPatience:
+    def test_a_node_that_opens_its_indices_is_asked_again(self, monkeypatch):
+        server = Starting(monkeypatch, 503, 503, 200)
+        assert server.ask("GET", "/") == (200, {})
+        assert server.clock == 2
+
+    def test_a_node_that_never_opens_them_is_an_error(self, monkeypatch):
+        server = Starting(monkeypatch, 503)
+        with pytest.raises(ElasticsearchError, match="503"):
+            server.must("GET", "/")
+        assert server.clock == pytest.approx(60, abs=2)
+
+    def test_a_refusal_is_believed_after_a_while(self, monkeypatch):
+        assert Starting(monkeypatch, 401, 503, 401, 200).accepts("x", patience=15)
+        server = Starting(monkeypatch, 401)
+        assert not server.accepts("x", patience=15)
+        assert server.clock == 15
+        assert not Starting(monkeypatch, 401, 200).accepts("x")
+
+
+class TestFields:
+    WANTED = {  # noqa: RUF012
+        "@timestamp": {"type": "date"},
+        "source": {"properties": {"ip": {"type": "ip"}, "geo": {"properties": {"location": {"type": "geo_point"}}}}},
+        "hostname": {"properties": {"server": {"type": "alias", "path": "source.ip"}}},
+    }  # fmt: skip
+
+    def ensure(self, server: Server, *, check: bool = False) -> dict[str, Any]:
+        return fields.ensure(server, {"prefix": "network", "properties": self.WANTED}, check)
+
+    def months(self, **indices: dict[str, Any]) -> Server:
+        found = {name: {"mappings": {"properties": present}} for name, present in indices.items()}
+        return Server({"GET /network-*/_mapping": (200, found)})
+
+    def test_a_month_that_knows_all_is_left_alone(self):
+        server = self.months(**{"network-2026.11": {**self.WANTED, "more": {"type": "long"}}})
+        assert not self.ensure(server)["changed"]
+        assert server.written == []
+
+    def test_what_is_lacking_is_added_and_nothing_else(self):
+        present = {"@timestamp": {"type": "keyword"}, "source": {"properties": {"ip": {"type": "keyword"}}}}
+        server = self.months(**{"network-2026.11": present, "network-2026.10": self.WANTED})
+        result = self.ensure(server)
+        assert result["changed"]
+        assert result["diff"]["after"] == {"network-2026.11": ["hostname.server", "source.geo.location"]}
+        added = {
+            "source": {"properties": {"geo": self.WANTED["source"]["properties"]["geo"]}},
+            "hostname": self.WANTED["hostname"],
+        }
+        assert server.written == [("PUT", "/network-2026.11/_mapping", {"properties": added})]
+
+    def test_a_field_where_fields_should_be_stays(self):
+        server = self.months(**{"network-2026.11": {**self.WANTED, "hostname": {"type": "keyword"}}})
+        assert not self.ensure(server)["changed"]
+
+    def test_an_index_that_is_no_month_is_none_of_ours(self):
+        assert not self.ensure(self.months(**{"network-old-2020.01": {}, "network-2026.11-copy": {}}))[
+            "changed"
+        ]
+
+    def test_a_dry_run_tells_and_writes_nothing(self):
+        server = self.months(**{"network-2026.11": {}})
+        assert self.ensure(server, check=True)["changed"]
+        assert server.written == []
+
+    def test_a_dry_run_before_there_is_a_storage_has_no_month_to_look_at(self):
+        assert not self.ensure(Down(), check=True)["changed"]
+        assert not self.ensure(Server({"GET /network-*/_mapping": (401, {})}), check=True)["changed"]
+        with pytest.raises(UnreachableError):
+            self.ensure(Down())

@@ -73,11 +73,21 @@ def offer(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def real() -> dict[str, Callable]:
+    """What the other fixture stands in for."""
+    return {name: getattr(geolite, name) for name in ("_mapped", "reload_collector")}
+
+
 @pytest.fixture(autouse=True)
-def reloads(monkeypatch) -> list[list[str]]:
+def reloads(monkeypatch, real) -> list[list[str]]:
     """What the collector was told to open; it does."""
     told: list[list[str]] = []
-    monkeypatch.setattr(geolite, "reload_collector", lambda paths: told.append([path.name for path in paths]))
+    monkeypatch.setattr(geolite, "_collector", lambda: 77)
+    monkeypatch.setattr(geolite, "_mapped", lambda *_: {"the database"})
+    monkeypatch.setattr(
+        geolite, "reload_collector", lambda _, paths: told.append([path.name for path in paths])
+    )
     monkeypatch.setattr(geolite, "try_in_syslog_ng", lambda *_: None)
     monkeypatch.setattr(geolite, "_control", lambda *_: (True, ""))
     monkeypatch.setattr(geolite, "SAMPLE", 100)
@@ -88,7 +98,7 @@ def reloads(monkeypatch) -> list[list[str]]:
 def server(offer: Path) -> Iterator[maxmind.Maxmind]:
     for kind in ("City", "ASN"):
         maxmind.pack(offer / f"GeoLite2-{kind}.mmdb", offer)
-    served = maxmind.Maxmind(offer)
+    served = maxmind.Maxmind(offer, storage=("127.0.0.2", 0))
     yield served
     served.close()
 
@@ -160,9 +170,50 @@ def test_an_unchanged_file_costs_nothing(house, server, reloads):
     server.requests.clear()
     results = update(of_maxmind(house, server))
     assert [result.changed for result in results] == [False, False]
-    assert [(request["status"], request["bytes"]) for request in server.requests] == [(302, 0), (304, 0)] * 2
+    assert asked(server) == [("HEAD", 302, 0), ("HEAD", 304, 0)] * 2
     assert state(house) == before
     assert len(reloads) == 1
+
+
+def asked(server: maxmind.Maxmind) -> list[tuple]:
+    return [(request["method"], request["status"], request["bytes"]) for request in server.requests]
+
+
+def test_an_unchanged_file_costs_nothing_where_conditions_are_ignored(house, server):
+    """MaxMind promises Last-Modified, not that its storage knows If-Modified-Since."""
+    update(of_maxmind(house, server))
+    server.requests.clear()
+    server.behaviour = {"unconditional": True}
+    assert not any(result.changed for result in update(of_maxmind(house, server)))
+    assert asked(server) == [("HEAD", 302, 0), ("HEAD", 200, 0)] * 2
+
+
+def test_looking_for_a_new_database_is_not_a_download(house, server):
+    """However often the playbook runs on a day: MaxMind counts only downloads."""
+    update(of_maxmind(house, server))
+    server.behaviour = {"limit": 0}
+    assert not any(result.changed for result in update(of_maxmind(house, server)))
+
+
+def test_a_new_release_is_fetched_after_the_question(house, offer, server):
+    update(of_maxmind(house, server))
+    server.requests.clear()
+    database(offer / "GeoLite2-City.mmdb", age=0)
+    os.utime(maxmind.pack(offer / "GeoLite2-City.mmdb", offer), (NOW + 60, NOW + 60))
+    city, asn = update(of_maxmind(house, server))
+    assert (city.changed, asn.changed) == (True, False)
+    assert [(method, status) for method, status, _ in asked(server)] == [
+        *(("HEAD", 302), ("HEAD", 200)), *(("GET", 302), ("GET", 200)) * 2, *(("HEAD", 302), ("HEAD", 304)),
+    ]  # fmt: skip
+
+
+def test_a_mirror_is_asked_by_condition(house, server):
+    """HEAD is not for every server, but If-Modified-Since is."""
+    settings = Settings(house, {"City": Source(mirror(server, "GeoLite2-City.tar.gz"))})
+    update(settings)
+    server.requests.clear()
+    update(settings)
+    assert asked(server) == [("GET", 304, 0)]
 
 
 def test_an_unchanged_local_file_is_not_taken_again(house, offer, reloads):
@@ -205,8 +256,10 @@ def test_the_licence_key_is_shown_nowhere(house, server, capsys, tmp_path):
         ({"limit": 0}, "enough downloads for today (429)"),
         ({"cut": 100}, "broke off after 100 of"),
         ({"checksum": "0" * 64}, "does not have MaxMind's checksum"),
+        ({"fail": 503}, "127.0.0.2 answered 503 for GeoLite2 City."),
+        ({"fail": 403}, "127.0.0.2 answered 403 for GeoLite2 City."),
     ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+    ids=lambda value: "-".join(map(str, *value.items()))[:20] if isinstance(value, dict) else "",
 )
 def test_maxmind_s_troubles(house, server, behaviour, reason):
     server.behaviour = behaviour
@@ -222,7 +275,7 @@ def test_a_wrong_key_says_where_to_mend_it(house, server):
 def test_the_second_database_failing_leaves_the_first(house, offer, server):
     """Both are validated before one is placed."""
     (offer / "GeoLite2-ASN.tar.gz").unlink()
-    with refused(house, "answered 404 for GeoLite2 ASN"):
+    with refused(house, "127.0.0.1 has no GeoLite2 ASN (404): is geolite_asn_source right?"):
         update(of_maxmind(house, server))
 
 
@@ -231,6 +284,14 @@ def test_a_dead_server(house, server):
     server.close()
     with refused(house, "can't be fetched from 127.0.0.1 (Connection refused)"):
         update(settings)
+
+
+def test_a_dead_storage_is_named(house, server):
+    """A firewall that knows MaxMind's address may not know where it sends to."""
+    server.storage.shutdown()
+    server.storage.server_close()
+    with refused(house, "can't be fetched from 127.0.0.2 (Connection refused)"):
+        update(of_maxmind(house, server))
 
 
 def test_a_server_that_falls_silent(house, server):
@@ -479,6 +540,18 @@ def test_the_former_database_is_kept_and_the_file_tells_its_age(house, offer):
     ]  # fmt: skip
 
 
+@pytest.mark.usefixtures("all_back")
+@pytest.mark.parametrize("damage", [lambda path: path.write_bytes(b"scribbled over"), Path.unlink])
+def test_a_damaged_database_is_no_former_one(house, offer, monkeypatch, damage):
+    update(of_files(house, offer))
+    whole = (house / "GeoLite2-City.mmdb.previous").read_bytes()
+    damage(house / "GeoLite2-City.mmdb")
+    monkeypatch.setattr(geolite, "reload_collector", ill)
+    with pytest.raises(UpdateError, match="the former databases are back"):
+        update(of_files(house, offer))
+    assert (house / "GeoLite2-City.mmdb").read_bytes() == whole
+
+
 def test_nobody_else_s_umask_counts(house, offer):
     before = os.umask(0o077)
     try:
@@ -519,16 +592,67 @@ def test_a_check_changes_nothing(house, offer, reloads):
     assert reloads == []
 
 
-def test_a_collector_that_does_not_live_on_has_the_former_databases_back(house, offer, monkeypatch):
+# --- the collector ---
+
+
+def ill(*_: object) -> None:
+    raise UpdateError("The collector is ill.")
+
+
+@pytest.fixture
+def all_back(monkeypatch) -> None:
+    """After an accident the collector runs with what is there."""
+    monkeypatch.setattr(geolite, "_runs_with", lambda _: 78)
+
+
+@pytest.mark.usefixtures("all_back")
+def test_an_ill_collector_has_the_former_databases_back(house, offer, monkeypatch):
     old = state(house)
-    monkeypatch.setattr(
-        geolite, "reload_collector", mock.Mock(side_effect=UpdateError("The collector is ill."))
-    )
-    with pytest.raises(UpdateError, match=r"^The collector is ill: the former databases are in use again\.$"):
+    monkeypatch.setattr(geolite, "reload_collector", ill)
+    with pytest.raises(UpdateError, match=r"^The collector is ill: the former databases are back\.$"):
         update(of_files(house, offer, ("City", "ASN")))
     assert old.items() <= state(house).items()
 
 
+def test_nothing_is_back_where_nothing_was(offer, tmp_path, monkeypatch):
+    house = tmp_path / "new"
+    house.mkdir()
+    monkeypatch.setattr(geolite, "reload_collector", ill)
+    with pytest.raises(UpdateError, match=r"^The collector is ill\.$"):
+        update(of_files(house, offer, ("City", "ASN")))
+    # They are good ones, and the next run has the collector open them.
+    assert (house / "GeoLite2-City.mmdb").read_bytes() == (offer / "GeoLite2-City.mmdb").read_bytes()
+
+
+def test_nothing_is_back_where_nothing_was_placed(house, offer, monkeypatch):
+    """Of a run that was killed before the reload: the database is new already."""
+    (offer / "GeoLite2-City.mmdb").rename(house / "GeoLite2-City.mmdb")
+    monkeypatch.setattr(geolite, "reload_collector", ill)
+    with pytest.raises(UpdateError, match=r"^The collector is ill\.$"):
+        update(of_files(house, house))
+
+
+@pytest.mark.usefixtures("all_back")
+def test_one_that_had_a_former_one_is_back(house, offer, monkeypatch):
+    old = (house / "GeoLite2-ASN.mmdb").read_bytes()
+    (house / "GeoLite2-City.mmdb").unlink()
+    monkeypatch.setattr(geolite, "reload_collector", ill)
+    with pytest.raises(UpdateError, match=r"^The collector is ill: the former databases are back\.$"):
+        update(of_files(house, offer, ("City", "ASN")))
+    assert (house / "GeoLite2-ASN.mmdb").read_bytes() == old
+
+
+def test_a_collector_that_stays_ill_is_told(house, offer, monkeypatch):
+    monkeypatch.setattr(geolite, "reload_collector", ill)
+    monkeypatch.setattr(geolite, "_runs_with", lambda _: 0)
+    monkeypatch.setattr(geolite, "PATIENCE", 0.1)
+    with pytest.raises(
+        UpdateError, match="are back, but the collector does not run with them: see journalctl -u"
+    ):
+        update(of_files(house, offer))
+
+
+@pytest.mark.usefixtures("all_back")
 def test_what_failed_halfway_is_put_back(house, offer, monkeypatch):
     old = state(house)
     place = geolite.put_in_place
@@ -539,9 +663,129 @@ def test_what_failed_halfway_is_put_back(house, offer, monkeypatch):
         place(new, present)
 
     monkeypatch.setattr(geolite, "put_in_place", half)
-    with pytest.raises(UpdateError, match="Input/output error: the former databases are in use again"):
+    with pytest.raises(
+        UpdateError, match=r"can't be put to use \(.*Input/output error\): the former databases are back\."
+    ):
         update(of_files(house, offer, ("City", "ASN")))
     assert old.items() <= state(house).items()
+
+
+COLLECTOR = """
+import mmap, sys
+behaviour, *databases = sys.argv[1:]
+
+def opened():
+    files = [open(database, "rb") for database in databases]
+    return [mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) for file in files]
+
+mapped = opened()
+print("ready", flush=True)
+for _ in sys.stdin:
+    match behaviour:
+        case "opens" | "is ill":
+            mapped = opened()
+        case "opens as well":
+            mapped += opened()
+        case "dies":
+            sys.exit(1)
+    print("reloaded", flush=True)
+"""
+
+
+class StandIn:
+    """A process that has databases mapped, as syslog-ng has, and does something when it is told to reload."""
+
+    def __init__(self, behaviour: str, databases: list[Path]) -> None:
+        """Start."""
+        self.command = [sys.executable, "-c", COLLECTOR, behaviour, *map(str, databases)]
+        self.start()
+
+    def start(self) -> None:
+        """Start, and have the databases open."""
+        self.process = subprocess.Popen(
+            self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        assert self.process.stdout.readline() == "ready\n"
+
+    def end(self) -> None:
+        """End."""
+        self.process.kill()
+        self.process.communicate()
+
+    def pid(self) -> int:
+        """As systemd says, which starts one that has died."""
+        if self.process.poll() is not None:
+            self.end()
+            self.start()
+        return self.process.pid
+
+    def control(self, *command: str) -> tuple[bool, str]:
+        """As syslog-ng-ctl."""
+        if command == ("reload",):
+            self.process.stdin.write("reload\n")
+            self.process.stdout.readline()
+        return not (command[0] == "healthcheck" and "is ill" in self.command), ""
+
+
+@pytest.fixture
+def stand_in(monkeypatch, real) -> Iterator[Callable]:
+    started: list[StandIn] = []
+
+    def start(behaviour: str, databases: list[Path]) -> StandIn:
+        started.append(StandIn(behaviour, databases))
+        monkeypatch.setattr(geolite, "_collector", started[0].pid)
+        monkeypatch.setattr(geolite, "_control", started[0].control)
+        for name, function in real.items():
+            monkeypatch.setattr(geolite, name, function)
+        return started[0]
+
+    yield start
+    for one in started:
+        one.end()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "sentence"),
+    [
+        ("opens", None),
+        ("opens nothing", "are back."),
+        ("dies", "are back."),
+        ("is ill", "are back."),
+        ("opens as well", "are back, but the collector does not run with them: see journalctl -u syslog-ng."),
+    ],
+)
+def test_the_collector_must_have_opened_the_new_databases(
+    house, offer, stand_in, monkeypatch, behaviour, sentence
+):
+    monkeypatch.setattr(geolite, "PATIENCE", 60 if behaviour == "dies" else 0.3)
+    city = house / "GeoLite2-City.mmdb"
+    stand_in(behaviour, [city])
+    old, began = city.read_bytes(), time.monotonic()
+    if sentence is None:
+        update(of_files(house, offer))
+        assert city.read_bytes() != old
+    else:
+        with pytest.raises(UpdateError) as raised:
+            update(of_files(house, offer))
+        assert (
+            str(raised.value)
+            == f"The collector did not go on with the new databases: the former databases {sentence}"
+        )
+        assert city.read_bytes() == old
+    # Nothing is awaited of the dead.
+    assert time.monotonic() - began < 20
+
+
+def test_a_collector_without_databases_need_not_open_them(house, offer, stand_in, tmp_path):
+    (tmp_path / "other").write_bytes(b"something else")
+    stand_in("opens nothing", [tmp_path / "other"])
+    assert update(of_files(house, offer))[0].changed
+
+
+def test_a_collector_that_does_not_run_opens_them_at_its_start(house, offer, monkeypatch, reloads):
+    monkeypatch.setattr(geolite, "_collector", lambda: 0)
+    assert update(of_files(house, offer))[0].changed
+    assert reloads == []
 
 
 def test_two_at_once(house, offer):
@@ -598,7 +842,7 @@ def until_killed(settings: Settings, reloads: Path, survive: int) -> None:
 
         return step
 
-    geolite.reload_collector = lambda paths: reloads.write_text("reloaded")
+    geolite.reload_collector = lambda *_: reloads.write_text("reloaded")
     for name in STEPS:
         setattr(os, name, counted(getattr(os, name)))
     update(settings)
@@ -686,6 +930,13 @@ def test_the_command_fails_with_the_sentence(house, tmp_path):
 def test_settings_that_can_t_be_used(tmp_path, content, reason):
     with pytest.raises(UpdateError, match=reason):
         Settings.load(Path(settings_file(tmp_path, **content)))
+
+
+def test_the_folder_may_have_another_name(house, tmp_path):
+    """What the collector has open is known by its real one."""
+    (tmp_path / "link").symlink_to(house)
+    path = settings_file(tmp_path, directory=f"{tmp_path}/link", sources={"City": "/y"})
+    assert Settings.load(Path(path)).directory == house
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", "\udcff"])

@@ -14,7 +14,7 @@ from xpack.authentication import Authentication
 from xpack.front import Front
 from xpack.privileges import CLUSTER, INDEX, granting, matches
 from xpack.request import Request
-from xpack.store import Store
+from xpack.store import Store, digest
 
 MONTH = "network-2026.11"
 
@@ -169,11 +169,17 @@ class TestAuthentication:
         assert node.ask("DELETE", path).status == 200
         assert node.ask("GET", "/_security/_authenticate", user="kibana").status == 401
 
-    def test_everything_is_known_after_a_restart(self, node):
+    def test_everything_is_known_a_moment_after_a_restart(self, node, monkeypatch):
         node.user("wrtflow", "viewer")
         node.key("collector", "create_doc")
         node.ask("PUT", "/_ilm/policy/it", {"policy": {"phases": {}}})
+        (node.folder / "users").write_text(f"passing:{digest('through the file')}\n")
+        node.headers["passing"] = "Basic " + base64.b64encode(b"passing:through the file").decode()
         node.restart()
+        for user in ("wrtflow", "collector", "elastic"):
+            assert node.ask("GET", "/_security/_authenticate", user=user).status == 401
+        assert node.ask("GET", "/_security/_authenticate", user="passing").status == 200
+        monkeypatch.setattr("xpack.authentication.time.monotonic", lambda: float("inf"))
         for user in ("wrtflow", "collector"):
             assert node.ask("GET", "/_security/_authenticate", user=user).status == 200
         assert node.ask("GET", "/_ilm/policy/it").status == 200
@@ -491,6 +497,13 @@ class TestSettings:
             "xpack.security.htpp.ssl.enabled"
             in self.read(tmp_path, "xpack.security.htpp.ssl.enabled: true").core
         )
+
+    @pytest.mark.parametrize("layer", ["http", "transport"])
+    def test_what_is_left_in_the_keystore_is_half_of_a_setting(self, tmp_path, layer):
+        keystore.save(tmp_path, {f"xpack.security.{layer}.ssl.keystore.secure_password": "left"})
+        with pytest.raises(settings.BadSettingsError, match=f"{layer}.ssl.enabled\\] is not set"):
+            self.read(tmp_path, "path.data: /data")
+        self.read(tmp_path, f"xpack.security.{layer}.ssl.enabled: false")
 
     def test_tls_needs_a_certificate(self, tmp_path):
         read = self.read(tmp_path, "xpack.security.http.ssl.enabled: true")

@@ -59,6 +59,9 @@ def main() -> int:
     arguments = parser.parse_args()
 
     if arguments.command == "create":
+        if path().exists():
+            print("A Kibana keystore already exists. Overwrite? [y/N] Exiting without modifying keystore.")
+            return 0
         save({})
         print(f"Created Kibana keystore in {path()}")
         return 0

@@ -3,12 +3,14 @@
 
 It speaks the protocol of dev.maxmind.com, "Updating GeoIP and GeoLite Databases", Direct Downloads:
 
-    GET /geoip/databases/GeoLite2-City/download?suffix=tar.gz          (or .tar.gz.sha256; HEAD as well)
+    GET /geoip/databases/GeoLite2-City/download?suffix=tar.gz          (or .tar.gz.sha256)
         with Basic authentication, account id and licence key: 401 without, 404 for a database it doesn't have,
         429 when the day's downloads are used up, else 302 to a storage host with a signed address
     GET the signed address
-        200 with Last-Modified, or 304 to an If-Modified-Since; 403 where the signature is wrong or too old, and
-        400 where there is an Authorization header as well: the licence key is not the storage's business
+        200 with Last-Modified, or 304 to an If-Modified-Since; 403 where the signature is wrong, too old or another
+        method's, and 400 where there is an Authorization header as well: the licence key is not the storage's business
+    HEAD instead of GET, for both
+        the same without a body, and not counted as a download: MaxMind's way to ask for the latest release's date
 
 Download and storage are two addresses of one process. What it offers are the .tar.gz files of a folder, packed as
 MaxMind packs them; they are read at each request, so a new file is a new release.
@@ -18,8 +20,9 @@ MaxMind packs them; they are read at each request, so a new file is a new releas
 
 How it misbehaves is a JSON object, PUT to /_double: {"limit": 0} downloads are left for today; {"cut": 1000} the
 storage ends the connection after so many bytes; {"hold": 1000} it says no more after so many, until that is over;
-{"checksum": "…"} is told for every file; {} all is well.
-GET /_double tells what was asked: {"requests": [{"path", "status", "bytes"}…]}.
+{"checksum": "…"} is told for every file; {"fail": 503} is all that the storage answers; {"unconditional": true} it
+sends what was not modified, too; {} all is well.
+GET /_double tells what was asked: {"requests": [{"method", "path", "status", "bytes"}…]}.
 """
 
 from __future__ import annotations
@@ -98,9 +101,9 @@ class Maxmind:
         host, port = self.download.server_address[:2]
         return f"{self.scheme}://{host!s}:{port}/geoip/databases/GeoLite2-{{kind}}/download?suffix=tar.gz"
 
-    def signed(self, path: str, expires: int) -> str:
+    def signed(self, path: str, expires: int, method: str = "GET") -> str:
         """Return the storage's path with its signature."""
-        signature = hmac.new(self.secret, f"{path} {expires}".encode(), "sha256").hexdigest()
+        signature = hmac.new(self.secret, f"{method} {path} {expires}".encode(), "sha256").hexdigest()
         return f"{path}?X-Amz-Expires={expires}&X-Amz-Signature={signature}"
 
     def close(self) -> None:
@@ -124,7 +127,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         behaviour = self.maxmind.behaviour if status == 200 and isinstance(self, Storage) else {}
         cut = behaviour.get("cut", behaviour.get("hold"))
         sent = b"" if self.command == "HEAD" or status == 304 else body[:cut]
-        self.maxmind.requests.append({"path": self.path, "status": status, "bytes": len(sent)})
+        self.maxmind.requests.append(
+            {"method": self.command, "path": self.path, "status": status, "bytes": len(sent)}
+        )
         self.send_response(status)
         for name, value in (headers or {}).items():
             self.send_header(name, value)
@@ -174,7 +179,7 @@ class Download(Handler):
             self.answer(429, b"Daily GeoIP database download limit reached")
         else:
             host, port = maxmind.storage.server_address[:2]
-            path = maxmind.signed(f"/{edition[1]}.{suffix}", int(time.time()) + 300)
+            path = maxmind.signed(f"/{edition[1]}.{suffix}", int(time.time()) + 300, self.command)
             self.answer(302, headers={"Location": f"{maxmind.scheme}://{host!s}:{port}{path}"})
 
     def used_up(self, suffix: str) -> bool:
@@ -202,8 +207,11 @@ class Storage(Handler):
         if "Authorization" in self.headers:
             self.answer(400, b"<Error><Code>InvalidArgument</Code></Error>")
             return
-        if self.path != self.maxmind.signed(parts.path, expires) or expires < time.time():
+        if self.path != self.maxmind.signed(parts.path, expires, self.command) or expires < time.time():
             self.answer(403, b"<Error><Code>AccessDenied</Code></Error>")
+            return
+        if "fail" in self.maxmind.behaviour:
+            self.answer(self.maxmind.behaviour["fail"])
             return
         name = parts.path.strip("/")
         file = self.maxmind.folder / name.removesuffix(".sha256")
@@ -213,7 +221,7 @@ class Storage(Handler):
             digest = self.maxmind.behaviour.get("checksum") or hashlib.sha256(content).hexdigest()
             content = f"{digest}  {file.name}\n".encode()
         headers = {"Last-Modified": modified, "Content-Type": "application/gzip"}
-        since = self.headers["If-Modified-Since"]
+        since = None if self.maxmind.behaviour.get("unconditional") else self.headers["If-Modified-Since"]
         if since and email.utils.parsedate_to_datetime(since).timestamp() >= int(file.stat().st_mtime):
             self.answer(304, headers=headers)
         else:

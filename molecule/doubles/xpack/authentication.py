@@ -12,6 +12,9 @@ from .answers import RefusedError
 from .privileges import RESERVED, SERVICE_ACCOUNTS, Subject
 from .store import Store
 
+# Seconds from the first answer until the index that users are in is open; until then all but the file realm's users
+# are refused as if their passwords were wrong.
+OPENING = 6
 CHALLENGES = ['Basic realm="security", charset="UTF-8"', 'Bearer realm="security"', "ApiKey"]
 
 
@@ -23,6 +26,7 @@ class Authentication:
         self._store = store
         self._config = config
         self._bootstrap = keystore.load(config).get("bootstrap.password")
+        self._open_at = time.monotonic() + (OPENING if store["users"] else 0)
 
     def authenticate(self, header: str | None, path: str) -> Subject:
         """Return who an Authorization header stands for, or refuse with 401."""
@@ -31,6 +35,10 @@ class Authentication:
         scheme, _, value = header.partition(" ")
         scheme = scheme.lower()
         try:
+            if time.monotonic() < self._open_at and not (
+                scheme == "basic" and self._in_file(_decoded(value))
+            ):
+                raise ValueError("the index of users is not open yet")
             if scheme == "basic":
                 return self._basic(_decoded(value), path)
             if scheme == "apikey":
@@ -56,6 +64,9 @@ class Authentication:
         if known is None or not self._store.password_fits(password, known):
             raise _unauthorized(f"unable to authenticate user [{name}] for REST request [{path}]")
         return self._user(name, roles, realm)
+
+    def _in_file(self, pair: str) -> bool:
+        return pair.partition(":")[0] in self._file_users()
 
     def _user(self, name: str, roles: list[str], realm: str) -> Subject:
         label = f"user [{name}] with effective roles [{','.join(roles)}]"

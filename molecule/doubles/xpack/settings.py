@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from . import keystore
+
 SSL = ("enabled", "key", "certificate", "certificate_authorities", "client_authentication", "verification_mode",
        "supported_protocols", "cipher_suites", "keystore.path", "keystore.type", "truststore.path",
        "truststore.type")  # fmt: skip
@@ -81,10 +83,23 @@ def read(config: Path) -> Settings:
     flat = flatten(yaml.safe_load((config / "elasticsearch.yml").read_text()) or {})
     xpack = {name: value for name, value in flat.items() if any(fnmatchcase(name, known) for known in KNOWN)}
     core = {name: value for name, value in flat.items() if name not in xpack}
+    _check_halves([*xpack, *keystore.load(config)])
     hosts = core.pop("http.host", core.get("network.host", "_local_"))
     port = str(core.pop("http.port", "9200")).split("-")[0]
     _check_transport(core, xpack)
     return Settings(xpack, core, config, addresses(hosts if isinstance(hosts, list) else [hosts]), int(port))
+
+
+def _check_halves(names: list[str]) -> None:
+    """Stop where TLS is configured, in elasticsearch.yml or in the keystore, and neither switched on nor off."""
+    for layer in ("http", "transport"):
+        prefix = f"xpack.security.{layer}.ssl."
+        found = sorted(name for name in names if name.startswith(prefix))
+        if found and prefix + "enabled" not in found:
+            raise BadSettingsError(
+                f"invalid configuration for {prefix[:-1]} - [{prefix}enabled] is not set, but the following settings"
+                f" have been configured in elasticsearch.yml : [{','.join(found)}]"
+            )
 
 
 def _check_transport(core: dict[str, Any], xpack: dict[str, Any]) -> None:

@@ -37,40 +37,49 @@ maxmind = load("maxmind_double", "molecule/doubles/maxmind/maxmind.py")
 class Collector(collector.Machine):
     """The log server, and what the updater does there."""
 
-    def update(self) -> tuple[str, str]:
-        """Start the unit, as the timer does; return how it ended, and what it said last."""
+    def update(self) -> tuple[str, list[str]]:
+        """Start the unit; return how it ended, and what it said."""
         self.run("systemctl", "start", "wrtflow-geolite", check=False)
         return self.ended()
 
-    def ended(self) -> tuple[str, str]:
-        """Return the unit's result, and what it said last."""
-        result = self.run("systemctl", "show", "--property=Result", "--value", "wrtflow-geolite").strip()
-        invocation = self.run(
-            "systemctl", "show", "--property=InvocationID", "--value", "wrtflow-geolite"
-        ).strip()
+    def ended(self) -> tuple[str, list[str]]:
+        """Return how the unit's last run ended, and what it said."""
         said = self.run(
-            "journalctl",
-            "--quiet",
-            "--output=cat",
-            "_SYSTEMD_INVOCATION_ID=" + invocation,
-            "_TRANSPORT=stdout",
+            *("journalctl", "--quiet", "--output=cat", "_TRANSPORT=stdout"),
+            "_SYSTEMD_INVOCATION_ID=" + self.unit("wrtflow-geolite", "InvocationID"),
         )
-        return result, (said.splitlines() or [""])[-1]
+        return self.unit("wrtflow-geolite", "Result"), said.splitlines()
+
+    def unit(self, name: str, what: str) -> str:
+        """Return a property of a unit."""
+        return self.run("systemctl", "show", f"--property={what}", "--value", name).strip()
 
     def settings(self, **changes: object) -> None:
         """Change the updater's settings."""
         path = "/etc/wrtflow/geolite.json"
         self.put(path, json.dumps({**json.loads(self.run("cat", path)), **changes}).encode())
 
-    def digests(self) -> dict[str, str]:
-        """Return the databases in use, with what is remembered of them."""
+    def databases(self) -> dict[str, tuple[str, str]]:
+        """Return checksum and inode of the databases in place, and of what is remembered of them."""
         names = ("GeoLite2-City.mmdb", "GeoLite2-ASN.mmdb", ".wrtflow-geolite.json")
-        sums = self.run("sha256sum", *(f"/var/lib/GeoIP/{name}" for name in names)).split()
-        return dict(zip(names, sums[::2], strict=True))
+        paths = [f"/var/lib/GeoIP/{name}" for name in names]
+        sums, inodes = (
+            self.run("sha256sum", *paths).split()[::2],
+            self.run("stat", "-c", "%i", *paths).split(),
+        )
+        return dict(zip(names, zip(sums, inodes, strict=True), strict=True))
+
+    def opened(self) -> dict[str, set[str]]:
+        """Return the inodes of the databases that the collector has open, by the name that they had then."""
+        found: dict[str, set[str]] = {}
+        for line in self.run("cat", f"/proc/{self.pid()}/maps").splitlines():
+            if ".mmdb" in line:
+                found.setdefault(Path(line.split()[5]).name, set()).add(line.split()[4])
+        return found
 
     def pid(self) -> str:
         """Return the collector's process."""
-        return self.run("systemctl", "show", "--property=MainPID", "--value", "syslog-ng").strip()
+        return self.unit("syslog-ng", "MainPID")
 
 
 class Double:
@@ -122,6 +131,11 @@ def rotate(*arguments: str, playbook: str = "rotate-geolite") -> tuple[int, str]
     return done.returncode, " ".join(done.stdout.split())
 
 
+def make_databases(folder: Path, *built: str) -> None:
+    """Write the lab's databases, built at a time (ISO 8601, UTC) or just now."""
+    subprocess.run([sys.executable, PROJECT / "molecule/images/geolite/make.py", folder, *built], check=True)
+
+
 @pytest.fixture(scope="session")
 def machine() -> Collector:
     return Collector()
@@ -142,7 +156,7 @@ def double(_double: Double) -> Iterator[Double]:
 def made(tmp_path_factory) -> Path:
     """The lab's databases, built just now."""
     folder = tmp_path_factory.mktemp("made")
-    subprocess.run([sys.executable, PROJECT / "molecule/images/geolite/make.py", folder], check=True)
+    make_databases(folder)
     return folder
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import SHENZHEN, Collector, Double, collector, digest, maxmind, rotate
+from conftest import SHENZHEN, Collector, Double, collector, digest, make_databases, maxmind, rotate
 
 #: In MaxMind's database, and not in the lab's: the RIPE NCC in Amsterdam.
 RIPE = "193.0.6.139"
@@ -21,9 +21,12 @@ KNOWN = json.dumps(
     {"geolite_known_addresses": {"City": {RIPE: "NL", "8.8.8.8": "US"}, "ASN": {SHENZHEN: 64502}}}
 )
 
+KINDS = {"City": "GeoLite2-City.mmdb", "ASN": "GeoLite2-ASN.mmdb"}
+
 # This run's own flows.
 BEGAN = datetime.datetime.now(datetime.UTC).isoformat()
 PORTS = itertools.count(20000 + int(time.time()) % 20000)
+MINUTES = itertools.count(1)
 
 
 def flow(event: str, port: int, remote: str) -> str:
@@ -71,25 +74,52 @@ def test_the_settings_hold_the_key_and_are_root_s(machine):
 # --- failures ---
 
 
+def in_use(machine: Collector) -> tuple:
+    """Return all that a failure must leave as it is: the databases, the collector, and what it makes of an address."""
+    databases = machine.databases()
+    assert machine.opened() == {
+        name: {inode} for name, (_, inode) in databases.items() if name in KINDS.values()
+    }
+    return databases, machine.pid(), place(machine, SHENZHEN)
+
+
+@pytest.fixture(scope="module")
+def before(machine: Collector) -> tuple:
+    """How all was before the first failure."""
+    found = in_use(machine)
+    assert found[2] == ("CN", 64502)
+    return found
+
+
 @pytest.fixture
-def untouched(machine: Collector, double: Double) -> Iterator[None]:
+def untouched(machine: Collector, double: Double, before: tuple) -> Iterator[None]:
     """After the test the databases and the collector are as before, and nothing lies around."""
-    before = machine.digests(), machine.pid(), place(machine, SHENZHEN)
-    assert before[2] == ("CN", 64502)
     yield
-    assert (machine.digests(), machine.pid(), place(machine, SHENZHEN)) == before
+    assert in_use(machine) == before
     assert machine.run("find", "/var/lib/GeoIP", "-name", ".update-*") == ""
+
+
+def fails(machine: Collector, sentence: str) -> None:
+    """The unit fails, and its journal has this sentence and nothing else."""
+    result, said = machine.update()
+    assert (result, len(said)) == ("exit-code", 1), said
+    assert sentence in said[0]
+    assert machine.run("systemctl", "is-failed", "wrtflow-geolite", check=False).strip() == "failed"
 
 
 def test_the_playbook_fails_with_the_sentence(machine, double, made, untouched):
     """From here on MaxMind is the source."""
-    for kind in ("City", "ASN"):
-        double.release(kind, made / f"GeoLite2-{kind}.mmdb")
+    for kind in KINDS:
+        double.release(kind, made / KINDS[kind])
     code, said = rotate("--extra-vars", "geolite_license_key=wr0ng")
+    sentence = (
+        "198.18.1.80 refuses the account id or licence key (401):"
+        " check geolite_account_id and geolite_license_key."
+    )
     assert code == 2
-    assert "198.18.1.80 refuses the account id or licence key (401): check geolite_account_id and" in said
+    assert sentence in said
     assert "wr0ng" not in said
-    assert machine.update()[0] == "exit-code"
+    fails(machine, sentence)
     assert "wr0ng" not in machine.run("journalctl", "--quiet", "--output=cat")
     machine.settings(license_key=maxmind.KEY, timeout=2)
 
@@ -130,7 +160,7 @@ def broken_configuration(machine: Collector) -> None:
         (other_expectations, f"The new GeoLite2 City says CN of {SHENZHEN}, not US."),
         (full_disk, "There is no room for new databases in /var/lib/GeoIP: "),
         (broken_configuration, "The collector could not reload (Syntax error parsing configuration file, previous"
-         " config remained intact): the former databases are in use again."),
+         " config remained intact): the former databases are back."),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )  # fmt: skip
@@ -138,12 +168,10 @@ def test_trouble_at_home(machine, untouched, trouble: Callable, sentence: str):
     settings = machine.run("cat", "/etc/wrtflow/geolite.json").encode()
     trouble(machine)
     try:
-        result, said = machine.update()
+        fails(machine, sentence)
     finally:
         machine.put("/etc/wrtflow/geolite.json", settings)
         machine.run("rm", "-f", "/var/lib/GeoIP/filler", "/etc/syslog-ng/conf.d/99-broken.conf")
-    assert result == "exit-code"
-    assert sentence in said
 
 
 @pytest.mark.parametrize(
@@ -151,46 +179,48 @@ def test_trouble_at_home(machine, untouched, trouble: Callable, sentence: str):
     [
         ({"limit": 0}, "198.18.1.80 has had enough downloads for today (429)"),
         ({"cut": 500}, "The download of GeoLite2 City broke off after 500 of "),
-        ({"hold": 500}, "GeoLite2 City can't be fetched from 198.18.1.80 (The read operation timed out)."),
+        ({"hold": 500}, "GeoLite2 City can't be fetched from 198.18.3.80 (The read operation timed out)."),
         ({"checksum": "0" * 64}, "The download of GeoLite2 City does not have MaxMind's checksum."),
+        ({"fail": 503}, "198.18.3.80 answered 503 for GeoLite2 City."),
     ],
-    ids=["limit", "cut", "hold", "checksum"],
+    ids=["limit", "cut", "hold", "checksum", "fail"],
 )
 def test_trouble_at_maxmind(machine, double, untouched, behaviour, sentence):
     double.behave(**behaviour)
-    result, said = machine.update()
-    assert result == "exit-code"
-    assert sentence in said
+    fails(machine, sentence)
 
 
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
+        (lambda made, _: city(made)[:-100], "The new GeoLite2 City is damaged ("),
         (
-            lambda made, _: (made / "GeoLite2-City.mmdb").read_bytes()[:-100],
+            lambda made, _: city(made).replace(b"iso_code", b"iso_c\xff\xff\xff"),
             "The new GeoLite2 City is damaged (",
         ),
         (lambda _, real: real.read_bytes()[: 40 << 20], "The new GeoLite2 City is damaged ("),
-        (lambda made, _: (made / "GeoLite2-ASN.mmdb").read_bytes(), "is a database of type GeoLite2-ASN."),
+        (lambda made, _: (made / KINDS["ASN"]).read_bytes(), "is a database of type GeoLite2-ASN."),
         (lambda made, _: older(made), "is older than the present one (2026-07-01, 2026-08-01)"),
     ],
-    ids=["truncated", "truncated at full size", "another type", "older"],
+    ids=["truncated", "corrupt", "truncated at full size", "another type", "older"],
 )
 def test_a_release_that_is_none(machine, double, made, full_size, untouched, tmp_path, make, sentence):
     (tmp_path / "database").write_bytes(make(made, full_size))
     double.release("City", tmp_path / "database")
     try:
-        result, said = machine.update()
+        fails(machine, sentence)
     finally:
         double.release("City", made / "GeoLite2-City.mmdb")
-    assert result == "exit-code"
-    assert sentence in said
+
+
+def city(made: Path) -> bytes:
+    """The lab's City database, built just now."""
+    return (made / "GeoLite2-City.mmdb").read_bytes()
 
 
 def older(made: Path) -> bytes:
     """The lab's City database, built in July."""
-    content = (made / "GeoLite2-City.mmdb").read_bytes()
-    head, name, tail = content.rpartition(b"build_epoch")
+    head, name, tail = city(made).rpartition(b"build_epoch")
     # A byte says type and length, another the extended type; then come four bytes.
     july = int(datetime.datetime(2026, 7, 1, tzinfo=datetime.UTC).timestamp())
     return head + name + tail[:2] + july.to_bytes(4) + tail[6:]
@@ -207,23 +237,48 @@ def test_killed_in_the_middle_and_mended_by_the_next_run(machine, double, untouc
     assert machine.run("find", "/var/lib/GeoIP", "-name", "City.download")
     # What is left is cleared up even by a run that fails.
     double.behave(limit=0)
-    assert machine.update()[0] == "exit-code"
+    fails(machine, "(429)")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "sentence"),
+    [
+        (lambda machine, double: double.behave(limit=0), "198.18.1.80 has had enough downloads for today (429): try"),
+        (lambda machine, double: full_disk(machine), "There is no room for new databases in /var/lib/GeoIP: "),
+    ],
+    ids=["limit", "full disk"],
+)  # fmt: skip
+def test_the_playbook_fails_with_whatever_it_is(machine, double, untouched, trouble, sentence):
+    trouble(machine, double)
+    try:
+        code, said = rotate()
+    finally:
+        machine.run("rm", "-f", "/var/lib/GeoIP/filler")
+    assert code == 2
+    assert sentence in said
 
 
 def test_a_dry_run_says_what_would_be_done(machine, double, made, full_size, untouched):
     double.release("City", full_size)
     code, said = rotate("--check", "--extra-vars", KNOWN)
     assert code == 0, said
-    assert "GeoLite2 City: 2026-08-01T00:00:00+00:00 -> 2026-09-18T" in said
+    assert (
+        "GeoLite2 City: 2026-08-01T00:00:00+00:00 -> 2026-09-18T04:49:38+00:00 (not yet: this is a dry run)"
+        in said
+    )
     assert "GeoLite2 ASN: 2026-08-01T00:00:00+00:00 -> " in said
 
 
-TRY = """
-import importlib.machinery, importlib.util, pathlib, sys
+#: The program as it is installed, for what no command of it does.
+LOAD = """
+import importlib.machinery, importlib.util, os, pathlib, signal, sys
 loader = importlib.machinery.SourceFileLoader("geolite", "/usr/local/sbin/wrtflow-geolite")
 geolite = importlib.util.module_from_spec(importlib.util.spec_from_loader("geolite", loader))
 sys.modules["geolite"] = geolite
 loader.exec_module(geolite)
+"""
+
+TRY = """
 try:
     geolite.try_in_syslog_ng("City", pathlib.Path(sys.argv[1]), *sys.argv[2:])
 except geolite.UpdateError as error:
@@ -242,12 +297,84 @@ except geolite.UpdateError as error:
 )  # fmt: skip
 def test_syslog_ng_tries_a_database_first(machine, file, expected, said):
     machine.run("cp", file, "/var/tmp/database")
-    answer = machine.run("python3", "-B", "-c", TRY, "/var/tmp/database", SHENZHEN, expected)
+    answer = machine.run("python3", "-B", "-c", LOAD + TRY, "/var/tmp/database", SHENZHEN, expected)
     assert answer.startswith(said)
     assert bool(answer) == bool(said)
 
 
+#: syslog-ng-ctl to a collector that aborts at its first reload.
+DIES = b"""#!/bin/sh
+if [ "$1" = reload ] && [ ! -e "$0.died" ]; then
+    touch "$0.died"
+    exec kill -ABRT "$(systemctl show --property=MainPID --value syslog-ng)"
+fi
+exec /usr/sbin/syslog-ng-ctl "$@"
+"""
+
+
+def test_a_collector_that_dies_of_the_reload_has_the_former_databases_back(machine, double, made):
+    double.release("City", made / "GeoLite2-City.mmdb")
+    before = in_use(machine)
+    tools, drop_in = "/usr/local/lib/dies", "/run/systemd/system/wrtflow-geolite.service.d/dies.conf"
+    machine.put(f"{tools}/syslog-ng-ctl", DIES)
+    machine.run("chmod", "+x", f"{tools}/syslog-ng-ctl")
+    machine.put(
+        drop_in, f"[Service]\nEnvironment=PATH={tools}:/usr/sbin:/usr/bin\nReadWritePaths={tools}\n".encode()
+    )
+    machine.run("systemctl", "daemon-reload")
+    try:
+        fails(machine, "The collector did not go on with the new databases: the former databases are back.")
+    finally:
+        machine.run("rm", "-r", tools, drop_in)
+        machine.run("systemctl", "daemon-reload")
+    after = in_use(machine)
+    assert (after[0], after[2]) == (before[0], before[2])
+    assert after[1] != before[1]
+
+
 # --- the rotation ---
+
+NOW = b"""[Timer]
+OnCalendar=
+OnActiveSec=1s
+RandomizedDelaySec=0
+AccuracySec=1ms
+"""
+
+
+def test_the_timer_rotates(machine, double, tmp_path):
+    """By the unit as it is, with all that it may not do."""
+    make_databases(tmp_path, "2026-09-01")
+    for kind, file in KINDS.items():
+        double.release(kind, tmp_path / file)
+    pid, drop_in = machine.pid(), "/run/systemd/system/wrtflow-geolite.timer.d/now.conf"
+    triggered = machine.unit("wrtflow-geolite.timer", "LastTriggerUSec")
+    former = machine.unit("wrtflow-geolite", "InvocationID")
+    machine.put(drop_in, NOW)
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "restart", "wrtflow-geolite.timer")
+    try:
+        machine.wait("the timer's run", lambda: (
+            machine.unit("wrtflow-geolite", "InvocationID") != former
+            and machine.unit("wrtflow-geolite", "ActiveState") in {"inactive", "failed"}
+        ))  # fmt: skip
+    finally:
+        machine.run("rm", drop_in)
+        machine.run("systemctl", "daemon-reload")
+        machine.run("systemctl", "restart", "wrtflow-geolite.timer")
+    result, said = machine.ended()
+    assert result == "success", said
+    assert machine.unit("wrtflow-geolite.timer", "LastTriggerUSec") != triggered
+    dates = {"old": "2026-08-01T00:00:00+00:00", "new": "2026-09-01T00:00:00+00:00"}
+    assert [json.loads(line) for line in said] == [
+        {"database": kind, "changed": True, **dates} for kind in KINDS
+    ]
+    databases, same, there = in_use(machine)
+    assert {file: databases[file][0] for file in KINDS.values()} == {
+        file: digest(tmp_path / file) for file in KINDS.values()
+    }
+    assert (same, there) == (pid, ("CN", 64502))
+
 
 SENDER = """
 import socket, sys, threading, time
@@ -292,23 +419,24 @@ class Traffic:
     def end(self) -> set[int]:
         """End, and return the ports of all flows."""
         sent, _ = self.process.communicate("")
-        assert self.process.returncode == 0
+        assert self.process.returncode == 0, "the session was broken"
         return set(range(self.base, self.base + int(sent)))
 
 
 def test_a_rotation_loses_no_flow(machine, double, made, full_size):
     assert place(machine, RIPE) == (None, None)
     double.release("City", full_size)
+    double.release("ASN", made / "GeoLite2-ASN.mmdb")
     pid, open_port = machine.pid(), next(PORTS)
     machine.send("tcp", [flow("NEW", open_port, RIPE)])
-    former = machine.digests()
+    former = machine.databases()
     before = datetime.datetime.now(datetime.UTC).isoformat()
     traffic = Traffic()
 
     code, said = rotate("--extra-vars", KNOWN)
 
     assert code == 0, said
-    assert "GeoLite2 City: 2026-08-01T00:00:00+00:00 -> 2026-09-18T" in said
+    assert "GeoLite2 City: 2026-09-01T00:00:00+00:00 -> 2026-09-18T" in said
     machine.send("tcp", [flow("DESTROY", open_port, RIPE)])
     ports = traffic.end()
     assert len(ports) > 300
@@ -328,27 +456,30 @@ def test_a_rotation_loses_no_flow(machine, double, made, full_size):
         "NL",
     )
 
-    assert machine.pid() == pid
-    assert machine.digests()["GeoLite2-City.mmdb"] == digest(full_size)
-    assert machine.digests()["GeoLite2-ASN.mmdb"] == digest(made / "GeoLite2-ASN.mmdb")
+    databases, same, there = in_use(machine)
+    assert same == pid
+    assert there == (None, 64502)
+    assert databases["GeoLite2-City.mmdb"][0] == digest(full_size)
+    assert databases["GeoLite2-ASN.mmdb"][0] == digest(made / "GeoLite2-ASN.mmdb")
     previous = machine.run("sha256sum", "/var/lib/GeoIP/GeoLite2-City.mmdb.previous").split()[0]
-    assert previous == former["GeoLite2-City.mmdb"]
-    assert place(machine, SHENZHEN) == (None, 64502)
+    assert previous == former["GeoLite2-City.mmdb"][0]
 
 
 def test_a_second_run_downloads_nothing_and_changes_nothing(machine, double):
-    asked, before = len(double.requests()), machine.digests()
+    asked, before = len(double.requests()), in_use(machine)
     code, said = rotate("--extra-vars", KNOWN)
     assert code == 0, said
     assert " changed=0 " in said
     assert "GeoLite2 City: 2026-09-18T04:49:38+00:00 is what the source has" in said
-    fresh = [(request["status"], request["bytes"]) for request in double.requests()[asked:]]
-    assert fresh == [(302, 0), (304, 0)] * 2
-    assert machine.digests() == before
-    assert machine.update() == ("success", machine.ended()[1])
+    assert machine.update()[0] == "success"
+    assert in_use(machine) == before
+    fresh = [
+        (request["method"], request["status"], request["bytes"]) for request in double.requests()[asked:]
+    ]
+    assert fresh == [("HEAD", 302, 0), ("HEAD", 304, 0)] * 4
 
 
-def test_an_old_database_is_told(machine):
+def test_the_doctor_tells_of_an_old_database_and_of_a_failed_update(machine, double):
     """The one of full size is of September 2026."""
     age = (datetime.datetime.now(datetime.UTC) - datetime.datetime(2026, 9, 18, tzinfo=datetime.UTC)).days
     record = machine.health()["databases"]
@@ -358,3 +489,70 @@ def test_an_old_database_is_told(machine):
     assert code == 0, said
     assert f"GeoLite2-City is {round(record['GeoLite2-City'])} days old" in said
     assert "GeoLite2-ASN is" not in said
+    assert "the last run of wrtflow-geolite.timer failed" not in said
+    double.behave(fail=503)
+    fails(machine, "198.18.3.80 answered 503")
+    _, said = rotate("--tags", "geolite", playbook="verify")
+    assert (
+        "the last run of wrtflow-geolite.timer failed: see journalctl -u wrtflow-geolite on logserver" in said
+    )
+
+
+# --- a power cut ---
+
+#: Is killed before it calls a function for the so-manieth time.
+KILLED = """
+step, left, *arguments = sys.argv[1:]
+function, left = getattr(geolite, step), int(left)
+
+def counted(*given, **named):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return function(*given, **named)
+
+setattr(geolite, step, counted)
+sys.exit(geolite.main(arguments))
+"""
+
+
+@pytest.mark.parametrize(
+    ("step", "call"),
+    [
+        ("try_in_syslog_ng", 1),
+        ("put_in_place", 1),
+        ("put_in_place", 2),
+        ("reload_collector", 1),
+        ("_remember", 1),
+    ],
+)
+def test_killed_and_mended_by_the_next_run(machine, tmp_path, step, call):
+    built = datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=next(MINUTES))
+    make_databases(tmp_path, built.replace(tzinfo=None).isoformat())
+    offer = "/var/tmp/offer"
+    for file in KINDS.values():
+        machine.put(f"{offer}/{file}", (tmp_path / file).read_bytes())
+    settings = {
+        "directory": "/var/lib/GeoIP",
+        "sources": {kind: f"{offer}/{file}" for kind, file in KINDS.items()},
+        # After one of full size.
+        "minimum_share": 0,
+    }
+    machine.put(f"{offer}/settings.json", json.dumps(settings).encode())
+    whole = {file: {machine.databases()[file][0], digest(tmp_path / file)} for file in KINDS.values()}
+    pid, program = machine.pid(), ("python3", "-B", "-c", LOAD + KILLED)
+
+    machine.run(*program, step, str(call), "--settings", f"{offer}/settings.json", check=False)
+
+    assert machine.run("find", "/var/lib/GeoIP", "-name", ".update-*"), "it was not killed"
+    databases = machine.databases()
+    assert all(databases[file][0] in whole[file] for file in whole)
+    assert (machine.pid(), place(machine, SHENZHEN)[1]) == (pid, 64502)
+
+    machine.run("wrtflow-geolite", "--settings", f"{offer}/settings.json")
+
+    databases, same, there = in_use(machine)
+    assert {file: databases[file][0] for file in whole} == {file: digest(tmp_path / file) for file in whole}
+    assert (same, there) == (pid, ("CN", 64502))
+    assert machine.run("find", "/var/lib/GeoIP", "-name", ".update-*") == ""

@@ -9,18 +9,24 @@ apt=$WRTFLOW_CACHE/apt
 mkdir -p "$apt/debian"
 rm -f "$apt/.sum"
 
-# A container of the log server's own image works out what is missing there.
-say "downloading Debian packages"
-docker run --rm --volume "$PWD/apt/packages.txt:/packages.txt:ro" --volume "$apt/debian:/out" \
-    wrtflow-lab/debian sh -c '
-        set -e
-        rm -r /etc/apt/sources.list.d
-        cp -r /lab/mirror.d /etc/apt/sources.list.d
-        apt-get update -qq
-        apt-get install -y -qq --download-only --no-install-recommends $(sed "s/#.*//" /packages.txt) >/dev/null
-        rm -f /out/*.deb
-        cp /var/cache/apt/archives/*.deb /out/'
-(cd "$apt/debian" && apt-ftparchive packages . >Packages && apt-ftparchive release . >Release.new && mv Release.new Release)
+# A container of the log server's own image works out what is missing there; asked again when that or the list changes.
+debian_sum=$(cat apt/packages.txt; built_sum debian)
+if [ "$(cat "$apt/debian/.sum" 2>/dev/null)" != "$debian_sum" ]; then
+    say "downloading Debian packages"
+    rm -f "$apt/debian/.sum"
+    # shellcheck disable=SC2016 # the container's shell reads the list
+    retry docker run --rm --volume "$PWD/apt/packages.txt:/packages.txt:ro" --volume "$apt/debian:/out" \
+        wrtflow-lab/debian sh -c '
+            set -e
+            rm -r /etc/apt/sources.list.d
+            cp -r /lab/mirror.d /etc/apt/sources.list.d
+            apt-get update -qq
+            apt-get install -y -qq --download-only --no-install-recommends $(sed "s/#.*//" /packages.txt) >/dev/null
+            rm -f /out/*.deb
+            cp /var/cache/apt/archives/*.deb /out/'
+    (cd "$apt/debian" && apt-ftparchive packages . >Packages && apt-ftparchive release . >Release.new && mv Release.new Release)
+    echo "$debian_sum" >"$apt/debian/.sum"
+fi
 
 # shellcheck source=/dev/null
 . ./apt/elastic.sh

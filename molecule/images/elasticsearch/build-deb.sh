@@ -47,7 +47,8 @@ trap 'rm -rf "$root"' EXIT
 chmod 755 "$root"
 cp -r elasticsearch/root/. "$root/"
 cp -r --link "$core/." "$root/usr/share/elasticsearch/"
-mkdir -p "$root/usr/share/elasticsearch/python/xpack"
+# The first of these is in Elastic's package, and empty: git keeps no such folder.
+mkdir -p "$root/etc/elasticsearch/jvm.options.d" "$root/usr/share/elasticsearch/python/xpack"
 cp ../doubles/xpack/*.py "$root/usr/share/elasticsearch/python/xpack/"
 cp -r elasticsearch/control "$root/DEBIAN"
 sed -i "s/@ARCHITECTURE@/$architecture/" "$root/DEBIAN/control"

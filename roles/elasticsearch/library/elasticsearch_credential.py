@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -28,6 +29,12 @@ options:
   current: {description: The credential as it is known; a password has to be., type: str, default: ''}
   role_descriptors: {description: What an API key may do., type: dict}
   reset_password: {description: Elasticsearch's tool for the superuser., type: path}
+  patience:
+    description:
+      - Seconds until a refusal is believed. A node that has just started refuses everybody, the rightful too, until it
+        has opened the index that its users are in.
+    type: int
+    default: 0
   url: {description: Where Elasticsearch is., required: true, type: str}
   ca_path: {description: The authority of its certificate., required: true, type: path}
   username: {description: Who asks., type: str, default: elastic}
@@ -38,6 +45,11 @@ author: wrtflow
 RETURN = r"""
 value: {description: The new key or token; empty in a dry run., type: str, returned: when one is made}
 """
+
+
+# The tool comes in as a passing user, through a file that Elasticsearch reads every few seconds, and gives up after
+# five; and it comes in only where no index is still being opened.
+TRIES, PAUSE = 4, 5
 
 
 def superuser(module: AnsibleModule, server: Elasticsearch, params: dict[str, Any]) -> None:
@@ -53,7 +65,15 @@ def superuser(module: AnsibleModule, server: Elasticsearch, params: dict[str, An
         "--url",
         params["url"],
     ]
-    _, output, _ = module.run_command(tool, check_rc=True)
+    for left in reversed(range(TRIES)):
+        status, output, complaint = module.run_command(tool)
+        if status == 0:
+            break
+        if not left:
+            raise ElasticsearchError(
+                f"{params['reset_password']} failed: {complaint.strip() or output.strip()}"
+            )
+        time.sleep(PAUSE)
     passing = basic(name, output.strip().splitlines()[-1])
     status, answer = server.ask("POST", f"/_security/user/{name}/_password", {"password": current}, passing)
     if status != 200:
@@ -121,7 +141,7 @@ def ensure(module: AnsibleModule, server: Elasticsearch, params: dict[str, Any])
     kind, current = params["kind"], params["current"]
     if (
         current
-        and server.accepts(authorization(params))
+        and server.accepts(authorization(params), 0 if module.check_mode else params["patience"])
         and not (kind == "api_key" and api_key_differs(server, params))
     ):
         return {"changed": False}
@@ -152,7 +172,8 @@ def main() -> None:
             "name": {"type": "str", "required": True},
             "current": {"type": "str", "default": "", "no_log": True},
             "role_descriptors": {"type": "dict"},
-            "reset_password": {"type": "path"},
+            "reset_password": {"type": "path", "no_log": False},
+            "patience": {"type": "int", "default": 0},
         },
         supports_check_mode=True,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import ssl
+import time
 import urllib.error
 import urllib.request
 from typing import Any
@@ -16,7 +17,10 @@ CONNECTION: dict[str, dict[str, Any]] = {
     "username": {"type": "str", "default": "elastic"},
     "password": {"type": "str", "no_log": True},
 }
-UNAUTHORIZED, MISSING = 401, 404
+UNAUTHORIZED, MISSING, UNAVAILABLE = 401, 404, 503
+
+# Seconds that a node which has just started is given: it answers before it has opened all of its indices.
+PATIENCE = 60
 
 
 class ElasticsearchError(Exception):
@@ -45,6 +49,14 @@ class Elasticsearch:
         self, method: str, path: str, body: Any = None, authorization: str | None = None
     ) -> tuple[int, Any]:
         """Return the status and the parsed answer; raise when there is none."""
+        end = time.monotonic() + PATIENCE
+        while (given := self._ask(method, path, body, authorization))[0] == UNAVAILABLE:
+            if time.monotonic() > end:
+                break
+            time.sleep(1)
+        return given
+
+    def _ask(self, method: str, path: str, body: Any, authorization: str | None) -> tuple[int, Any]:
         request = urllib.request.Request(
             self._url + path,
             None if body is None else json.dumps(body).encode(),
@@ -67,9 +79,14 @@ class Elasticsearch:
             raise ElasticsearchError(f"Elasticsearch refused {method} {path} with {status}: {reason(answer)}")
         return answer
 
-    def accepts(self, authorization: str) -> bool:
-        """Tell whether a credential is valid; raise when that can't be known."""
-        status, answer = self.ask("GET", "/_security/_authenticate", authorization=authorization)
+    def accepts(self, authorization: str, patience: int = 0) -> bool:
+        """Tell whether a credential is valid, a refused one after so many seconds; raise when that can't be known."""
+        end = time.monotonic() + patience
+        while True:
+            status, answer = self.ask("GET", "/_security/_authenticate", authorization=authorization)
+            if status != UNAUTHORIZED or time.monotonic() >= end:
+                break
+            time.sleep(1)
         if status in (200, UNAUTHORIZED):
             return status == 200
         raise ElasticsearchError(

@@ -24,7 +24,9 @@ import http.client
 import ipaddress
 import itertools
 import json
+import mmap
 import os
+import re
 import shutil
 import ssl
 import subprocess
@@ -35,7 +37,7 @@ import time
 import urllib.error
 import urllib.request
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -70,6 +72,9 @@ SPACES = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("2000::/3"))
 #: Bytes. Nothing larger is taken for a database, and so much of the disk is left to the collector's buffers.
 LARGEST = 1 << 30
 RESERVE = 64 << 20
+
+#: Seconds that the collector has to open databases after a reload, and after an accident.
+PATIENCE = 30
 
 MAXMIND = "https://download.maxmind.com/geoip/databases/GeoLite2-{kind}/download?suffix=tar.gz"
 
@@ -126,7 +131,8 @@ class Settings:
             if any("@" in urlsplit(source.location).netloc for source in sources.values()):
                 raise ValueError("a password in a URL would be shown: not supported")
             return cls(
-                directory=Path(raw["directory"]),
+                # As the kernel names the files in it (_mapped).
+                directory=Path(raw["directory"]).resolve(),
                 sources=sources,
                 account_id=str(raw.get("account_id", "")),
                 license_key=str(raw.get("license_key", "")),
@@ -165,24 +171,39 @@ class Result:
 Known = dict[str, str | None]
 
 
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows MaxMind's redirect to its storage, but not out of TLS."""
+class _Client(urllib.request.HTTPRedirectHandler):
+    """Asks a source's server; follows MaxMind's redirect to its storage, but not out of TLS.
+
+    host: the one that was asked last, which is the storage's once it has come to that.
+    """
+
+    def __init__(self, source: Source, settings: Settings) -> None:
+        self._source, self._settings = source, settings
+        self.host = source.host
+
+    def ask(self, url: str, headers: dict[str, str] | None = None, method: str = "GET") -> Any:
+        """Return the answer, to be read and closed; raises as urllib does."""
+        self.host = self._source.host
+        request = urllib.request.Request(
+            url, headers={"User-Agent": "wrtflow-geolite", **(headers or {})}, method=method
+        )
+        if self._source.maxmind:
+            pair = f"{self._settings.account_id}:{self._settings.license_key}".encode()
+            # Not for the storage that MaxMind redirects to: it refuses a request that is signed and has this, too.
+            request.add_unredirected_header("Authorization", f"Basic {base64.b64encode(pair).decode()}")
+        return urllib.request.build_opener(self).open(request, timeout=self._settings.timeout)
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
         if urlsplit(req.full_url).scheme == "https" and urlsplit(newurl).scheme != "https":
             raise urllib.error.URLError(f"it points to {newurl.split('?')[0]}, which is not encrypted")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-def _open(source: Source, url: str, settings: Settings, headers: dict[str, str]) -> Any:
-    request = urllib.request.Request(url, headers={"User-Agent": "wrtflow-geolite", **headers})
-    if source.maxmind:
-        pair = base64.b64encode(f"{settings.account_id}:{settings.license_key}".encode()).decode()
-        # Not for the storage that MaxMind redirects to: it refuses a request that is signed and has this, too.
-        request.add_unredirected_header("Authorization", f"Basic {pair}")
-    return urllib.request.build_opener(_Redirects).open(request, timeout=settings.timeout)
+        self.host = urlsplit(newurl).hostname
+        following = super().redirect_request(req, fp, code, msg, headers, newurl)
+        if following is not None:
+            # An address is signed for one method, and Python before 3.12 goes on with GET.
+            following.method = req.get_method()
+        return following
 
 
 def _write(stream: IO[bytes] | gzip.GzipFile, target: Path) -> int:
@@ -230,17 +251,23 @@ def fetch(
             ) from error
         return target, fresh
 
+    client = _Client(source, settings)
     headers = {}
     if known.get("source") == source.location and known.get("last_modified"):
         headers["If-Modified-Since"] = str(known["last_modified"])
     try:
-        with _open(source, source.location, settings, headers) as answer:
+        if headers and source.maxmind:
+            # MaxMind counts the day's downloads, but not this question.
+            with client.ask(source.location, headers, "HEAD") as answer:
+                if answer.headers["Last-Modified"] == known["last_modified"]:
+                    return None
+        with client.ask(source.location, headers) as answer:
             size = _write(answer, target)
             length, modified = answer.headers["Content-Length"], answer.headers["Last-Modified"]
         if length is not None and size != int(length):
             raise UpdateError(f"The download of GeoLite2 {kind} broke off after {size} of {length} bytes.")
         if source.maxmind:
-            with _open(source, f"{source.location}.sha256", settings, {}) as answer:
+            with client.ask(f"{source.location}.sha256") as answer:
                 checksum = answer.read(64).decode("ascii", "replace")
             with target.open("rb") as file:
                 if checksum != _digest(file):
@@ -248,26 +275,28 @@ def fetch(
     except urllib.error.HTTPError as error:
         if error.code == 304:
             return None
-        raise UpdateError(_refusal(kind, source, error.code)) from error
+        raise UpdateError(_refusal(kind, source, client.host, error.code)) from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ssl.SSLCertVerificationError):
             said = f"its certificate is not trusted: {reason.verify_message}"
         else:
             said = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
-        raise UpdateError(f"GeoLite2 {kind} can't be fetched from {source.host} ({said}).") from error
+        raise UpdateError(f"GeoLite2 {kind} can't be fetched from {client.host} ({said}).") from error
     return target, {"source": source.location, "last_modified": modified}
 
 
-def _refusal(kind: str, source: Source, status: int) -> str:
-    if status in {401, 403} and source.maxmind:
+def _refusal(kind: str, source: Source, host: str | None, status: int) -> str:
+    if status in {401, 403} and source.maxmind and host == source.host:
         return (
-            f"{source.host} refuses the account id or licence key ({status}):"
+            f"{host} refuses the account id or licence key ({status}):"
             " check geolite_account_id and geolite_license_key."
         )
     if status == 429:
-        return f"{source.host} has had enough downloads for today (429): try GeoLite2 {kind} again tomorrow."
-    return f"{source.host} answered {status} for GeoLite2 {kind}: is geolite_{kind.lower()}_source right?"
+        return f"{host} has had enough downloads for today (429): try GeoLite2 {kind} again tomorrow."
+    if status in {404, 410}:
+        return f"{host} has no GeoLite2 {kind} ({status}): is geolite_{kind.lower()}_source right?"
+    return f"{host} answered {status} for GeoLite2 {kind}."
 
 
 def _digest(file: IO[bytes]) -> str:
@@ -428,7 +457,7 @@ def try_in_syslog_ng(kind: str, path: Path, address: str, expected: str) -> None
             )
 
 
-def _until(condition: Any, seconds: float) -> bool:
+def _until(condition: Callable[[], object], seconds: float) -> bool:
     end = time.monotonic() + seconds
     while not (met := condition()) and time.monotonic() < end:
         time.sleep(0.05)
@@ -443,23 +472,22 @@ def _previous(present: Path) -> Path:
 
 
 def put_in_place(new: Path, present: Path) -> None:
-    """Rename new to present in one step that a power cut can't halve; the former one stays as PRESENT.previous."""
+    """Rename new to present in one step that a power cut can't halve; a former whole one stays as PRESENT.previous."""
     built = build_time(new) or 0
-    # The file's date says its age, to people and to the health record.
+    # The file's date tells its age to people.
     os.utime(new, (built, built))
     new.chmod(0o644)
     _sync(new)
-    if present.exists():
+    if build_time(present) is not None:
         _link(present, _previous(present), new.parent)
-    else:
-        _previous(present).unlink(missing_ok=True)
     os.replace(new, present)
 
 
-def put_back(present: Path, work: Path) -> None:
-    """Make the former database the present one again, where there is one."""
-    if _previous(present).exists():
+def put_back(present: Path, work: Path) -> bool:
+    """Make the former database the present one again; returns whether there is one."""
+    if there := _previous(present).exists():
         _link(_previous(present), present, work)
+    return there
 
 
 def _link(file: Path, name: Path, work: Path) -> None:
@@ -498,28 +526,38 @@ def _control(*command: str) -> tuple[bool, str]:
     return done.returncode == 0, done.stdout.strip()
 
 
-def reload_collector(databases: list[Path]) -> None:
-    """Have the collector open the databases, and see that it lives on with them as the same process; else UpdateError.
+def _mapped(process: int | str, database: Path) -> set[str]:
+    """Return device and inode of what a process has mapped of a database, and of former ones of this name."""
+    try:
+        maps = Path(f"/proc/{process}/maps").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return set()
+    line = rf"^(?:\S+ ){{3}}(\S+ \d+) +{re.escape(str(database))}(?: \(deleted\))?$"
+    return set(re.findall(line, maps, re.MULTILINE))
 
-    One that isn't running opens them at its start.
-    """
+
+def _runs_with(databases: list[Path]) -> int:
+    """Return the collector's process id if it has these databases open and no former ones, else 0."""
     pid = _collector()
-    if pid == 0:
-        return
+    for database in databases:
+        # Mapped here, too: what the kernel says of a file in maps is not always what stat() says of it.
+        with database.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ):
+            if _mapped(pid, database) != _mapped("self", database):
+                return 0
+    return pid
+
+
+def reload_collector(pid: int, databases: list[Path]) -> None:
+    """Have the collector open the databases, and see that it goes on with them, as the same process.
+
+    UpdateError where it doesn't.
+    """
     done, said = _control("reload")
     if not done:
         raise UpdateError(f"The collector could not reload ({said}).")
-    former = [f"{path} (deleted)" for path in databases]
-
-    def opened() -> bool:
-        try:
-            maps = Path(f"/proc/{pid}/maps").read_text()
-        except OSError:
-            return False
-        return not any(name in maps for name in former)
-
-    if not (_until(opened, 30) and _control("healthcheck", "--timeout", "10")[0] and _collector() == pid):
-        raise UpdateError("The collector did not live on with the new databases.")
+    _until(lambda: _runs_with(databases) or _collector() != pid, PATIENCE)
+    if _runs_with(databases) != pid or not _control("healthcheck", "--timeout", "10")[0]:
+        raise UpdateError("The collector did not go on with the new databases.")
 
 
 # --- the whole ------------------------------------------------------------------------------------------------------
@@ -596,20 +634,29 @@ def _update(settings: Settings, work: Path, *, check: bool, force: bool) -> list
 
 def _place(fresh: list[tuple[Path, Path]], unopened: list[Path], work: Path) -> None:
     """Put the fresh databases in place and have the collector open what it has not; else the former ones are back."""
+    # A collector that isn't running opens them at its start, and one that has none open does something else.
+    pid = _collector()
+    used = [present for present in unopened if _mapped(pid, present)]
     placed = []
     try:
         for new, present in fresh:
             put_in_place(new, present)
             placed.append(present)
         _sync(work.parent)
-        reload_collector(unopened)
+        if pid:
+            reload_collector(pid, used)
     except (UpdateError, OSError, subprocess.SubprocessError) as error:
-        for present in placed:
-            put_back(present, work)
-        # One that has died is started by systemd; one that would not reload has never left the former ones.
-        with contextlib.suppress(OSError, subprocess.SubprocessError):
-            _control("reload")
-        raise UpdateError(f"{str(error).rstrip('.')}: the former databases are in use again.") from error
+        sentence = str(error).rstrip(".")
+        if not isinstance(error, UpdateError):
+            sentence = f"The new databases can't be put to use ({sentence})"
+        if [present for present in placed if put_back(present, work)]:
+            sentence += ": the former databases are back"
+            # One that has died is started by systemd; one that would not reload has never left the former ones.
+            with contextlib.suppress(OSError, subprocess.SubprocessError):
+                _control("reload")
+            if pid and not _until(lambda: _runs_with(used), PATIENCE):
+                sentence += ", but the collector does not run with them: see journalctl -u syslog-ng"
+        raise UpdateError(f"{sentence}.") from error
 
 
 def _digest_of(path: Path) -> str | None:

@@ -36,8 +36,16 @@ def object_keys(objects: list[dict[str, Any]]) -> list[dict[str, str]]:
 
 def fingerprint(objects: list[dict[str, Any]], exported: str) -> str:
     """Return a digest of objects as sent and as Kibana exports them (NDJSON), whatever the order and the times."""
-    found = [json.loads(line) for line in exported.splitlines() if line]
-    stored = [{key: one.get(key) for key in ("type", "id", "attributes", "references")} for one in found]
+    stored = [
+        {
+            "type": one.get("type"),
+            "id": one.get("id"),
+            # In fieldAttrs Kibana counts how often somebody looks at a field.
+            "attributes": {**one.get("attributes", {}), "fieldAttrs": None},
+            "references": one.get("references"),
+        }
+        for one in map(json.loads, exported.splitlines())
+    ]
     stored.sort(key=lambda one: (str(one["type"]), str(one["id"])))
     return hashlib.sha256(json.dumps([objects, stored], sort_keys=True).encode()).hexdigest()
 
