@@ -9,6 +9,14 @@ import pytest
 MODULES = Path(__file__).parents[3] / "roles/openwrt/library"
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nobody_mends():
+    """Services that are stopped here stay so."""
+    lab.run("router", "/etc/init.d/wrtflow", "stop")
+    yield
+    lab.run("router", "/etc/init.d/wrtflow", "start")
+
+
 def module(name: str, /, before: str = "", **arguments) -> dict:
     """Run a module of the role on the router, as Ansible does, and return its answer. Before: sh to run first."""
     lab.put("router", "/tmp/module.sh", (MODULES / f"{name}.sh").read_bytes())

@@ -41,7 +41,7 @@ if [ $changed = 1 ] && [ "$_ansible_check_mode" != 1 ]; then
     mv "$file.new" "$file"
     [ -s "$file" ] || rm -f "$file"
     [ "$live" = "$wanted" ] || { echo "$wanted" >"$path"; } 2>/dev/null ||
-        fail "The kernel does not take $wanted for $name."
+        fail "The kernel does not take $wanted for $name. In a container: is /proc/sys writable?"
 fi
 
 json_init
