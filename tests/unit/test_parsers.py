@@ -186,6 +186,29 @@ def test_a_flow_that_is_lost_and_has_ended_is_nothing(chain):
     assert not chain.placed.parse(lost)
 
 
+def test_two_pings_of_the_same_moment_have_both_a_start(chain, monkeypatch):
+    monkeypatch.setattr(core, "now", lambda: 1_795_522_328_064)
+    ping = "SRC=10.77.0.20 DST=198.18.1.80 PROTO=ICMP TYPE=0 CODE=8"
+    reply = "SRC=198.18.1.80 DST=198.18.0.1 PROTO=ICMP TYPE=0 CODE=0"
+
+    def event(name: str, octets: int) -> str:
+        counters = f"PKTS=1 BYTES={octets}"
+        return f"<150>Nov 24 03:13:47 OpenWrt ulogd: [{name}] ORIG: {ping} {counters} , REPLY: {reply} {counters} "
+
+    opened = []
+    for _ in range(2):
+        message = Message(event("NEW", 0))
+        assert chain.line.parse(message)
+        opened.append(message["flow.opened"].decode())
+    # grouping-by() has both at the first DESTROY, and none at the second.
+    for octets, openings in ((84, ",".join(opened)), (85, "")):
+        message = Message(event("DESTROY", octets))
+        assert chain.line.parse(message)
+        message["flow.opened"] = openings
+        assert chain.placed.parse(message)
+        assert "start" in json.loads(message["wrtflow.document"])["event"]
+
+
 def test_an_object_s_destroy_passes_alone(chain, file):
     found = {
         "dvc": "OpenWrt", "orig.ip.protocol": 6, "orig.l4.sport": 57534, "orig.l4.dport": 443, "orig.raw.pktlen": 60,
