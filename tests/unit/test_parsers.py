@@ -51,9 +51,10 @@ def write(path: Path, **changes: object) -> None:
 
 
 class Parsers:
-    """The four of a configuration, started."""
+    """The four of a configuration, started in a process of their own."""
 
     def __init__(self) -> None:
+        parsers._core = None
         self.line, self.json = parsers.Line(), parsers.Json()
         self.document, self.placed = parsers.Document(), parsers.PlacedDocument()
         self._all = (self.line, self.json, self.document, self.placed)
@@ -247,13 +248,15 @@ def test_a_cut_line_is_known_after_a_stop_too(file):
     second.stop()
 
 
-def test_other_settings_are_taken_after_a_reload(file):
-    first = Parsers()
-    first.stop()
-    write(file, left_out=["10.77.0.20"])
-    second = Parsers()
-    assert not second.line.parse(Message(line("NEW")))
-    second.stop()
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_reload_keeps_the_core_unless_settings_have_changed(chain, file, changed):
+    before = chain.line.core
+    chain.stop()
+    write(file, **({"left_out": ["10.77.0.20"]} if changed else {}))
+    for parser in (chain.line, chain.json, chain.document, chain.placed):
+        assert parser.init({})
+    assert (chain.line.core is not before) == changed
+    assert chain.line.parse(Message(line("NEW"))) != changed
 
 
 def test_unusable_settings_stop_the_start(file, capfd):
