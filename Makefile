@@ -48,6 +48,10 @@ test-all: test ## test, and the router and the whole chain once more with apk in
 	@tools/lab-env tools/scenarios router-apk
 	@WRTFLOW_FLAVOUR=apk tools/lab-env tools/scenarios default
 
+.PHONY: bench
+bench: lab-setup ## [PARTS="file bulk ..."]: measure the collector against the article's chain, in a container of its own
+	@tools/lab-env tests/bench/run.sh $(PARTS)
+
 .PHONY: down
 down: ## remove the lab's containers and networks
 	@tools/lab-env molecule destroy --scenario-name default
