@@ -99,11 +99,12 @@ def through(names: Names, number: int, transport: str, seconds: float) -> None:
 
 
 def clean_up(names: Names) -> None:
-    """Delete the replay's documents."""
+    """Delete the replay's documents, and have the lab's router tell anew whose addresses are whose."""
     everything = {"bool": {"filter": [names.query]}}
     while hits := lab.search(everything, size=5_000, _source=False)["hits"]["hits"]:
         actions = [{"delete": {"_index": hit["_index"], "_id": hit["_id"]}} for hit in hits]
         lab.elasticsearch("POST", "/_bulk?refresh=true", actions, user="elastic")
+    lab.run("router", "sh", "-c", ": >/tmp/wrtflow-net.last")
 
 
 def main() -> int:

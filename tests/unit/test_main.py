@@ -83,7 +83,8 @@ def test_a_collector_that_is_well(state: Path, capsys: pytest.CaptureFixture[str
     ("sections", "said"),
     [
         ({"written": "2026-11-24T00:00:00+00:00"}, "s old: syslog-ng does not run"),
-        ({"delivery": {"reason": "The key is refused (401): 3 documents wait."}}, "(401): 3 documents wait."),
+        ({"delivery": {"reason": "The key is refused (401)."}}, "The key is refused (401)."),
+        ({"delivery": {"reason": "Away."}, "queue": {"waiting": 26}}, "Away. Now 26 documents are queued."),
         ({"delivery": {"spool": {"documents": 2}}}, "2 refused documents are kept"),
         ({"names": {"fault": "OSError: gone"}}, "names: OSError: gone"),
         ({"queue": {"dropped": 5}}, "5 documents were dropped"),

@@ -84,7 +84,12 @@ def _faults(path: Path, record: Mapping[str, object]) -> Iterator[str]:
     report = record.get("delivery")
     if isinstance(report, dict):
         if report.get("reason"):
-            yield str(report["reason"])
+            waiting = queue.get("waiting") if isinstance(queue, dict) else None
+            yield (
+                f"{report['reason']} Now {waiting} documents are queued."
+                if waiting
+                else str(report["reason"])
+            )
         kept = report.get("spool")
         if isinstance(kept, dict) and kept.get("documents"):
             yield f"{kept['documents']} refused documents are kept: see `wrtflow spool list`"
