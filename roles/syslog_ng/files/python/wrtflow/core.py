@@ -65,7 +65,7 @@ class Core:
         self.first = FirstSeen(loaded.state_file("first.sqlite"))
         self.unparsed = Unparsed(Path(loaded.log_directory, "unparsed.log"), loaded.unparsed_size)
         counted = ("new", "destroy", "flows", "unparsed", "ignored", "other", "save_errors")
-        self.counts = before.counts if before else dict.fromkeys(counted, 0)
+        self.counts: dict[str, int] = before.counts if before else dict.fromkeys(counted, 0)
         # To end without a DESTROY; the Endings source sends them round through grouping-by().
         self.endings: queue.SimpleQueue[Open | None] = queue.SimpleQueue()
         self._left: dict[str, list[int]] = {}
