@@ -50,6 +50,18 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
                 }
             }
             for path in [*(f"syslog-ng/{name}" for name in TEMPLATES), "nftables.d/wrtflow.nft"]
+        ]
+        + [
+            {
+                "ansible.builtin.template": {
+                    "src": f"{ROLE}/templates/etc/syslog-ng/conf.d/10-source.conf.j2",
+                    "dest": str(folder / "both.conf"), "mode": "0644",
+                },
+                "vars": {
+                    "syslog_ng_listen_address": "::",
+                    "syslog_ng_allowed_routers": ["192.168.1.1", "10.0.0.0/8", "fd00::/8"],
+                },
+            }
         ],
     }  # fmt: skip
     (folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
@@ -65,6 +77,14 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def test_the_inventory_s_routers_are_heard_and_nobody_else(rendered):
     networks = re.findall(r'netmask6?\("([^"]+)"\)', rendered["10-source.conf"])
     assert networks == ["192.168.1.1", "fd00::1"]
+
+
+def test_one_socket_for_both_families_hears_routers_of_both(rendered):
+    assert re.findall(r'netmask(6?)\("([^"]+)"\)', rendered["both.conf"]) == [
+        ("6", "::ffff:192.168.1.1/128"),
+        ("6", "::ffff:10.0.0.0/104"),
+        ("6", "fd00::/8"),
+    ]
 
 
 def test_the_firewall_lets_the_same_pass(rendered):

@@ -39,7 +39,7 @@ def _start() -> cores.Core:
     with _lock:
         loaded = settings.load()
         if _core is None or (_users == 0 and _core.settings != loaded):
-            _core = cores.Core(loaded)
+            _core = cores.Core(loaded, _core)
         if _users == 0:
             _core.start()
         # The databases may be new ones.
