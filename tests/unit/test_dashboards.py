@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import vl_convert
 import yaml
+from wrtflow import document
 
 PROJECT = Path(__file__).parents[2]
 FOLDER = PROJECT / "files/dashboards"
@@ -55,6 +56,7 @@ def of_type(kind: str) -> dict[str, dict[str, Any]]:
 
 VISUALIZATIONS = of_type("visualization")
 DASHBOARDS = of_type("dashboard")
+PAGES = [*DASHBOARDS, *of_type("map")]
 TABLES = {name: one for name, one in VISUALIZATIONS.items() if one["visState"]["aggs"]}
 VEGA = {name: one for name, one in VISUALIZATIONS.items() if one["visState"]["type"] == "vega"}
 
@@ -83,6 +85,22 @@ def requests_of(name: str) -> list[dict[str, Any]]:
     """What a Vega panel asks of Elasticsearch."""
     spec = VEGA[name]["visState"]["params"]["spec"]
     return [data["url"] for data in spec["data"] if "url" in data]
+
+
+def filters_of(name: str) -> list[dict[str, Any]]:
+    """The filters of a whole page: of a dashboard or a map."""
+    attributes = READABLE[name]["attributes"]
+    if name in DASHBOARDS:
+        return attributes["kibanaSavedObjectMeta"]["searchSourceJSON"]["filter"]
+    return attributes["mapStateJSON"]["filters"]
+
+
+def passes(name: str, flow: dict[str, str]) -> bool:
+    """Whether a flow, given by its fields, is on a page for all of the page's filters."""
+    enabled = [one for one in filters_of(name) if not one["meta"]["disabled"]]
+    return all(
+        (one["query"]["match_phrase"].items() <= flow.items()) != one["meta"]["negate"] for one in enabled
+    )
 
 
 class TestFields:
@@ -179,6 +197,7 @@ class TestObjects:
                 wanted.add((f"{number}:drilldown:{factory}:{event['eventId']}:dashboardId", "dashboard"))
         for control in attributes["controlGroupInput"]["panelsJSON"]:
             wanted.add((f"controlGroup_{control}:optionsListDataView", "index-pattern"))
+        wanted |= {(one["meta"]["indexRefName"], "index-pattern") for one in filters_of(name)}
         assert {(r["name"], r["type"]) for r in READABLE[name]["references"]} == wanted
 
     def test_every_object_is_shown_somewhere(self):
@@ -265,6 +284,31 @@ class TestPanels:
             "destination.domain",
             "network.direction",
         }
+
+
+class TestAccessPoints:
+    """What passes an access point passes the edge as well: each page counts it once."""
+
+    @pytest.mark.parametrize("name", PAGES)
+    def test_a_flow_of_an_access_point_is_not_counted(self, name):
+        assert passes(name, {"observer.type": document.ROUTER})
+        assert not passes(name, {"observer.type": document.ACCESS_POINT})
+
+    @pytest.mark.parametrize("name", PAGES)
+    def test_the_filter_bar_says_what_the_filter_does(self, name):
+        for one in filters_of(name):
+            meta = one["meta"]
+            assert {meta["key"]: meta["params"]["query"]} == one["query"][f"match_{meta['type']}"]
+            assert meta["key"] in FIELDS
+            # A pinned one would go along to pages that are none of ours.
+            assert one["$state"] == {"store": "appState"}
+
+    def test_what_is_on_a_page_heeds_its_filters(self):
+        assert [request["%context%"] for name in VEGA for request in requests_of(name)] == [True] * len(VEGA)
+        for one in DASHBOARDS.values():
+            assert one["controlGroupInput"]["ignoreParentSettingsJSON"]["ignoreFilters"] is False
+        for one in of_type("map").values():
+            assert all(layer["sourceDescriptor"]["applyGlobalQuery"] for layer in one["layerListJSON"])
 
 
 class TestPacking:

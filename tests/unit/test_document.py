@@ -34,7 +34,16 @@ def made(
     where = document.direction(*places[:3])
     return json.loads(
         document.document(
-            read, "OpenWrt@10.77.0.1", action, times, places, (named, named), "none", where, False
+            read,
+            "OpenWrt@10.77.0.1",
+            document.ROUTER,
+            action,
+            times,
+            places,
+            (named, named),
+            "none",
+            where,
+            False,
         )
     )
 

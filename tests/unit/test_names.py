@@ -93,6 +93,20 @@ def test_a_question_from_before_the_mac_was_known_still_counts(known: Names) -> 
     assert known.site(CAMERA, "198.18.3.80", time.time()) == ("news.example", "dns")
 
 
+def test_what_the_access_point_asked_for_comes_after_what_the_device_asked_for(known: Names) -> None:
+    behind, site = "192.168.8.20", "198.51.100.7"
+    pointing(known, site, "edge-7.cdn.example")
+    assert known.site(behind, site, time.time(), CAMERA) == ("edge-7.cdn.example", "ptr")
+    for device, name in ((CAMERA, "forwarded.example"), (behind, "asked.example")):
+        tell(
+            known,
+            f"dnsmasq[1]: 7 {device}/4 query[A] {name} from {device}\n"
+            f"dnsmasq[1]: 7 {device}/4 reply {name} is {site}",
+        )
+        assert known.site(behind, site, time.time(), CAMERA) == (name, "dns")
+    assert known.site(behind, site, time.time()) == ("asked.example", "dns")
+
+
 def test_an_address_that_moves_takes_no_question_along(known: Names) -> None:
     other = LEASE.replace("dd:01 Camera", "dd:02 tv")
     tell(known, ASKED + LEASE + other)

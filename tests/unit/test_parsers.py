@@ -210,6 +210,37 @@ def test_two_pings_of_the_same_moment_have_both_a_start(chain, monkeypatch):
         assert "start" in json.loads(message["wrtflow.document"])["event"]
 
 
+ATTIC = "10.77.0.2"
+AT_THE_EDGE = TUPLE.replace("10.77.0.20", ATTIC)
+
+
+def behind(chain: Parsers) -> None:
+    """An access point tells of itself and of a flow of the device 192.168.8.20."""
+    role = "<30>Nov 24 03:13:40 attic wrtflow-net: role ap"
+    opened = line("NEW", tuple_=TUPLE.replace("10.77.0.20", "192.168.8.20"))
+    for text in (role, opened.replace("OpenWrt", "attic").replace("198.18.0.1", ATTIC)):
+        chain.line.parse(Message(text, SOURCEIP=ATTIC))
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["told before", "told after"])
+def test_a_timeout_of_a_device_left_out_behind_an_access_point_is_nothing(file, first):
+    write(file, left_out=["192.168.8.20"])
+    chain = Parsers()
+    if first:
+        behind(chain)
+    opened = Message(line("NEW", tuple_=AT_THE_EDGE))
+    assert chain.line.parse(opened) is not first
+    behind(chain)
+    if not first:
+        begun = opened["flow.opened"].decode()
+        text = line("NEW", tuple_=AT_THE_EDGE)
+        found = {"flow.opened": begun, "flow.lost": f"{begun.split()[0]} {text}"}
+        lost = Message(opened["MESSAGE"].decode(), **found)
+        assert not chain.placed.parse(lost)
+    assert len(chain.line.core.open) == 0
+    chain.stop()
+
+
 def test_an_object_s_destroy_passes_alone(chain, file):
     found = {
         "dvc": "OpenWrt", "orig.ip.protocol": 6, "orig.l4.sport": 57534, "orig.l4.dport": 443, "orig.raw.pktlen": 60,

@@ -27,10 +27,12 @@ def query(kql: str) -> dict[str, Any]:
     return {"query_string": {"query": lucene}} if kql else {"match_all": {}}
 
 
-def asked(attributes: dict[str, Any]) -> dict[str, Any]:
-    """Return the request of a visualization or a saved search."""
-    source = attributes["kibanaSavedObjectMeta"]["searchSourceJSON"]
-    request = {"query": query(source["query"]["query"])}
+def asked(attributes: dict[str, Any], page: str = "overview") -> dict[str, Any]:
+    """Return the request of a visualization or a saved search on a dashboard, whose filters hold for it."""
+    source, whole = (
+        one["kibanaSavedObjectMeta"]["searchSourceJSON"] for one in (attributes, load("dashboard")[page])
+    )
+    request = {"query": {"bool": {"must": query(source["query"]["query"]), **filters(whole["filter"])}}}
     if "columns" in attributes:
         sort = [{field: order} for field, order in attributes["sort"]]
         return {**request, "sort": sort, "fields": attributes["columns"], "_source": False}
@@ -48,6 +50,14 @@ def asked(attributes: dict[str, Any]) -> dict[str, Any]:
     for agg in reversed([agg for agg in state["aggs"] if agg["schema"] != "metric"]):
         inner = {**values, agg["id"]: {**bucket(agg, metrics), "aggs": inner}}
     return {**request, "size": 0, "track_total_hits": True, "aggs": inner}
+
+
+def filters(pills: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the filters of the filter bar as clauses of a query."""
+    return {
+        clause: [pill["query"] for pill in pills if pill["meta"]["negate"] is negate]
+        for clause, negate in (("filter", False), ("must_not", True))
+    }
 
 
 def bucket(agg: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:

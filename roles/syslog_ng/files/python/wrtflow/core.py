@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from wrtflow import document, flow, health, names, networks, settings
+from wrtflow.accesspoints import LEFT_OUT, AccessPoints
 from wrtflow.firstseen import FirstSeen
 from wrtflow.geo import Place, Places, built
 from wrtflow.networks import Networks
@@ -75,6 +76,7 @@ class Core:
         self._boots: dict[str, str] = {}
         with contextlib.suppress(OSError, ValueError):
             self._boots = dict(json.loads(self._boots_file.read_text(encoding="utf-8")))
+        self._access_points = AccessPoints(loaded.state_file("access-points.json"))
         # The DESTROY that was read last: it comes back from grouping-by() at once.
         self._last: tuple[str, flow.Flow, _Places] | None = None
         self._stop = False
@@ -100,6 +102,7 @@ class Core:
             self._keeper.join()
             self._keeper = None
         self._save()
+        self._access_points.save()
         self.open.close()
         self.unparsed.close()
         self.names.stop()
@@ -157,15 +160,21 @@ class Core:
     def _event(self, text: str, read: flow.Flow, router: str) -> tuple[str, flow.Flow] | None:
         places = self._places(read)
         source, destination, _, _ = places
-        if (
-            read.event == "UPDATE"
-            or source.left_out
+        left_out = (
+            source.left_out
             or destination.left_out
             or (
                 self._left_out_macs
                 and (self._has_left_out_mac(source) or self._has_left_out_mac(destination))
             )
-        ):
+        )
+        if self._access_points.routers and read.event != "UPDATE":
+            if router in self._access_points.routers:
+                self._access_points.saw(read, LEFT_OUT if left_out else source.ip)
+            elif read.event == "NEW":
+                # The DESTROY has to pass: its NEW may have come before the access point's, and waits for it.
+                left_out = left_out or self._is_left_out(self._access_points.device(read))
+        if left_out or read.event == "UPDATE":
             self.counts["ignored"] += 1
             return None
         if read.event == "NEW":
@@ -178,6 +187,13 @@ class Core:
             self.counts["destroy"] += 1
             self._last = text, read, places
         return f"{router} {read.tuple}", read
+
+    def _is_left_out(self, device: str | None) -> bool:
+        """Whether nothing may be stored about a device behind an access point."""
+        if not device:
+            return device == LEFT_OUT
+        place = self.places[device]
+        return place.left_out or self._has_left_out_mac(place)
 
     def _has_left_out_mac(self, place: Place) -> bool:
         return place.home and self.names.device(place.ip).mac in self._left_out_macs
@@ -213,6 +229,8 @@ class Core:
                     self.places.clear()
             except ValueError as error:
                 raise flow.Refused(str(error)) from error
+        elif word == "role":
+            self._access_points.told(router, " ".join(rest))
         elif word == "boot" and rest:
             # Seconds since then, where they are told: flows that have begun since go on.
             up = int(rest[1]) if len(rest) > 1 and rest[1].isdecimal() and len(rest[1]) < 10 else 0
@@ -235,8 +253,8 @@ class Core:
 
     # After the correlation.
 
-    def finished(self, key: str, text: str, opened: str, get: Callable[[str], str] | None) -> Finished:
-        """Make the document of a flow that ended with this line (DESTROY; a JSON object).
+    def finished(self, key: str, text: str, opened: str, get: Callable[[str], str] | None) -> Finished | None:
+        """Make the document of a flow that ended with this line (DESTROY; a JSON object). None: it is left out.
 
         Opened: the NEWs that grouping-by() had, as opening() wrote them, separated by commas.
         Get: what geoip2() found, by name; None before it was asked. Unplaced where it has to be.
@@ -248,7 +266,10 @@ class Core:
     def lost(
         self, key: str, start: int, text: str, opened: str, get: Callable[[str], str] | None
     ) -> Finished | None:
-        """Make the document of a flow whose DESTROY will not come; text is its NEW line. None: it has ended."""
+        """Make the document of a flow whose DESTROY will not come; text is its NEW line.
+
+        None: it has ended, or is left out.
+        """
         read, places = self._read(text, get)
         left = [*self._left.pop(key, ()), *(begun for begun, _ in _openings(opened))]
         self._leave(key, [begun for begun in left if begun != start])
@@ -322,32 +343,47 @@ class Core:
         places: _Places,
         times: tuple[int | None, int],
         text: str,
-    ) -> Finished:
-        self.counts["flows"] += 1
+    ) -> Finished | None:
+        router = key[: key.index(" ")]
         source, destination, translated, _ = places
+        who, observer = source, document.ROUTER
+        if self._access_points.routers:
+            if router in self._access_points.routers:
+                observer = document.ACCESS_POINT
+            elif (device := self._access_points.device(read)) is not None:
+                if self._is_left_out(device):
+                    self.counts["ignored"] += 1
+                    return None
+                who = self.places[device]
+        self.counts["flows"] += 1
         where = document.direction(source, destination, translated)
         start, end = times
         names, via = self._named(
-            where, source, destination, translated, (end if start is None else start) / 1000
+            where, who, destination, translated, (end if start is None else start) / 1000, source
         )
-        first = where == "outbound" and self.first.meets(
-            names[0][1], source.ip, destination.country, destination.system
+        # The dashboards show the other router's flow: the contact is first there.
+        first = (
+            where == "outbound"
+            and observer == document.ROUTER
+            and self.first.meets(names[0][1], who.ip, destination.country, destination.system)
         )
-        router = key[: key.index(" ")]
         moment = start if action == document.TIMEOUT else read.end
         return (
-            document.document(read, router, action, times, places, names, via, where, first),
+            document.document(read, router, observer, action, times, places, names, via, where, first),
             document.identity(read.stamp, moment, f"{router} {text}"),
             document.index(self.settings.index_prefix, end),
         )
 
     def _named(
-        self, where: str, source: Place, destination: Place, translated: Place, moment: float
+        self, where: str, source: Place, destination: Place, translated: Place, moment: float, seen: Place
     ) -> tuple[tuple[document.Named, document.Named], str]:
-        """Name both sides: devices at home by their names, remote ones by the site that the device asked for."""
+        """Name both sides: devices at home by their names, remote ones by the site that the device asked for.
+
+        Seen: the source as the router has it, which is an access point where the flow is another's behind it.
+        """
         device, site = self.names.device, self.names.site
         if where == "outbound":
-            name, via = site(source.ip, destination.ip, moment)
+            name, via = site(source.ip, destination.ip, moment, None if seen is source else seen.ip)
             return (device(source.ip), (name, None)), via
         if where == "inbound":
             behind = translated if translated.home else destination

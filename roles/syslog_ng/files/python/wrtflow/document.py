@@ -13,6 +13,7 @@ from wrtflow.flow import Flow, protocol
 from wrtflow.geo import Place
 
 END, TIMEOUT = "flow-end", "flow-timeout"
+ROUTER, ACCESS_POINT = "router", "access_point"
 
 
 # What is known of one side beyond its address: name, and MAC as ECS writes it.
@@ -85,6 +86,7 @@ def direction(source: Place, destination: Place, translated: Place) -> str:
 def document(
     flow: Flow,
     router: str,
+    observer: str,
     action: str,
     times: tuple[int | None, int],
     places: tuple[Place, Place, Place, Place],
@@ -95,8 +97,9 @@ def document(
 ) -> str:
     """Return the document as one line of JSON.
 
-    Router: host@sender. Times: start and end in ms since 1970. Places: of ORIG's source and destination and of
-    REPLY's, which differ from them behind NAT. Names: of the source and of the destination. Where: direction().
+    Router: host@sender; observer: ROUTER or ACCESS_POINT. Times: start and end in ms since 1970. Places: of ORIG's
+    source and destination and of REPLY's, which differ from them behind NAT. Names: of the source and of the
+    destination. Where: direction().
     """
     source, destination, reply_source, reply_destination = places
     (
@@ -128,7 +131,7 @@ def document(
     return (
         f'{{"@timestamp":"{at}","ecs":{{"version":"8.17.0"}},'
         f'"event":{{"kind":"event","category":["network"],"type":["connection","end"],"action":"{action}",{period}}},'
-        f'"observer":{{"hostname":"{router.rpartition("@")[0]}","type":"router"}},'
+        f'"observer":{{"hostname":"{router.rpartition("@")[0]}","type":"{observer}"}},'
         f'"network":{{"transport":"{transport}","iana_number":"{number}","type":"ipv{source.version}"{totals},'
         f'"direction":"{where}"}},'
         f'"source":{{"ip":"{source.ip}"{source_ports}{sent}{source_mac}{source_name}'

@@ -114,22 +114,29 @@ class Names:
         """See to it that the reverse DNS of an address is known soon."""
         self._reverse.want(ip)
 
-    def site(self, device_ip: str, remote_ip: str, now: float) -> tuple[str | None, str]:
+    def site(
+        self, device_ip: str, remote_ip: str, now: float, through: str | None = None
+    ) -> tuple[str | None, str]:
         """Return the remote's name as the device knew it at `now` (the flow's start), and where it is from.
 
-        dns: the device asked for that name. ptr: reverse DNS. none: there is no name, or not yet.
+        dns: the device asked for that name, or the access point that it goes through did for it. ptr: reverse DNS.
+        none: there is no name, or not yet.
         """
-        owner = self._devices.known[device_ip][0].mac
-        name = self._passive.name(owner, remote_ip, now) if owner is not None else None
-        # Before its MAC was known, the device was its address.
-        if name is None:
-            name = self._passive.name(device_ip, remote_ip, now)
+        name = self._asked_for(device_ip, remote_ip, now)
+        if name is None and through is not None:
+            name = self._asked_for(through, remote_ip, now)
         source = "dns"
         if name is None:
             name = self._reverse.name(remote_ip)
             source = "ptr" if name is not None else "none"
         self._sites[source] += 1
         return name, source
+
+    def _asked_for(self, device_ip: str, remote_ip: str, now: float) -> str | None:
+        owner = self._devices.known[device_ip][0].mac
+        name = self._passive.name(owner, remote_ip, now) if owner is not None else None
+        # Before its MAC was known, the device was its address.
+        return self._passive.name(device_ip, remote_ip, now) if name is None else name
 
     def device(self, ip: str) -> Device:
         """Return what is known of a device at home; without a name of its own it has that of its reverse DNS."""

@@ -131,10 +131,9 @@ class Document(_Parser):
                 finished = self.core.finished(key, closed, opened, get)
             else:
                 start, _, line = message["flow.lost"].decode().partition(" ")
-                lost = self.core.lost(key, int(start), line, opened, get)
-                if lost is None:
-                    return False
-                finished = lost
+                finished = self.core.lost(key, int(start), line, opened, get)
+            if finished is None:
+                return False
         except cores.Unplaced as unplaced:
             message["place.source"], message["place.destination"] = unplaced.args
         else:
