@@ -45,7 +45,8 @@ test: check lab-setup ## check, then every role's scenario and the whole chain i
 
 .PHONY: test-all
 test-all: test ## test, and the router and the whole chain once more with apk in place of opkg
-	@WRTFLOW_FLAVOUR=apk tools/lab-env tools/scenarios router default
+	@tools/lab-env tools/scenarios router-apk
+	@WRTFLOW_FLAVOUR=apk tools/lab-env tools/scenarios default
 
 .PHONY: bench
 bench: lab-setup ## [PARTS="file bulk ..."]: measure the collector against the article's chain, in a container of its own

@@ -118,6 +118,33 @@ def test_what_ulogd_writes_is_read(
     )  # fmt: skip
 
 
+def test_a_port_is_a_number_up_to_65535():
+    for number in range(70_000):
+        line = LINE.replace("SPT=57534", f"SPT={number}")
+        if number <= 65535:
+            assert read(line).source_port == str(number)
+        else:
+            with pytest.raises(flow.Refused):
+                flow.read_line(line)
+    for text in ("", "00", "080", "-1", "100000", "655350", "99999"):
+        with pytest.raises(flow.Refused):
+            flow.read_line(LINE.replace("SPT=57534", f"SPT={text}"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("PROTO=TCP SPT=443 DPT=57534", "PROTO=TCP"),
+        ("PROTO=TCP SPT=57534 DPT=443", "PROTO=TCP"),
+        ("PROTO=TCP SPT=443", "PROTO=UDP SPT=443"),
+        ("PROTO=TCP SPT=443 DPT=57534", "PROTO=TCP TYPE=0 CODE=8"),
+    ],
+)
+def test_reply_has_the_protocol_of_orig_and_ports_where_that_has(old, new):
+    with pytest.raises(flow.Refused):
+        flow.read_line(LINE.replace(old, new))
+
+
 @given(st.text(alphabet=st.characters(exclude_characters="\n")))
 def test_a_name_never_makes_a_flow(name):
     """Whatever a device calls itself, its lease is no flow."""

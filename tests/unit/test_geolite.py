@@ -76,7 +76,7 @@ def offer(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def real() -> dict[str, Callable]:
     """What the other fixture stands in for."""
-    return {name: getattr(geolite, name) for name in ("_mapped", "reload_collector")}
+    return {name: getattr(geolite, name) for name in ("_collector", "_mapped", "reload_collector")}
 
 
 @pytest.fixture(autouse=True)
@@ -733,10 +733,10 @@ def stand_in(monkeypatch, real) -> Iterator[Callable]:
 
     def start(behaviour: str, databases: list[Path]) -> StandIn:
         started.append(StandIn(behaviour, databases))
-        monkeypatch.setattr(geolite, "_collector", started[0].pid)
-        monkeypatch.setattr(geolite, "_control", started[0].control)
         for name, function in real.items():
             monkeypatch.setattr(geolite, name, function)
+        monkeypatch.setattr(geolite, "_collector", started[0].pid)
+        monkeypatch.setattr(geolite, "_control", started[0].control)
         return started[0]
 
     yield start
@@ -780,6 +780,24 @@ def test_a_collector_without_databases_need_not_open_them(house, offer, stand_in
     (tmp_path / "other").write_bytes(b"something else")
     stand_in("opens nothing", [tmp_path / "other"])
     assert update(of_files(house, offer))[0].changed
+
+
+@pytest.mark.parametrize(
+    ("script", "pid"), [("echo 42", 42), ("echo 0", 0), ("echo no bus >&2; exit 1", None)]
+)
+def test_systemd_says_whether_the_collector_runs(house, offer, tmp_path, monkeypatch, real, script, pid):
+    """Silence is no proof that nobody has the databases open."""
+    systemctl = tmp_path / "bin/systemctl"
+    systemctl.parent.mkdir()
+    systemctl.write_text(f"#!/bin/sh\n{script}\n")
+    systemctl.chmod(0o755)
+    monkeypatch.setenv("PATH", str(systemctl.parent), prepend=os.pathsep)
+    monkeypatch.setattr(geolite, "_collector", real["_collector"])
+    if pid is not None:
+        assert geolite._collector() == pid
+    else:
+        with refused(house, "systemd does not say whether the collector runs (no bus)."):
+            update(of_files(house, offer))
 
 
 def test_a_collector_that_does_not_run_opens_them_at_its_start(house, offer, monkeypatch, reloads):

@@ -62,6 +62,20 @@ def test_the_file_does_not_grow_with_what_has_ended(tmp_path):
     assert rows == [("1000000\tkey 0\tline",)]
 
 
+def test_a_flow_that_ends_before_the_next_save_never_reaches_the_disk(tmp_path):
+    made = flows(tmp_path)
+    for number in range(3):
+        made.opened(f"key {number}", 1_000 + number, "line")
+    made.closed("key 1", 1_001)
+    made.save()
+    database = sqlite3.connect(tmp_path / "open.sqlite")
+    assert database.execute("SELECT flows FROM opened").fetchall() == [
+        ("1000\tkey 0\tline\n1002\tkey 2\tline",)
+    ]
+    assert database.execute("SELECT * FROM closed").fetchall() == []
+    assert len(made) == 2
+
+
 def test_nothing_is_lost_while_the_disk_refuses(tmp_path):
     made = flows(tmp_path)
     blocker = sqlite3.connect(tmp_path / "open.sqlite", isolation_level=None)

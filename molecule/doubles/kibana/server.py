@@ -55,8 +55,8 @@ TYPES = {
     "map": ("8.4.0", "title description mapStateJSON layerListJSON uiStateJSON bounds:object"),
 }  # fmt: skip
 KINDS = {"string": str, "number": int, "boolean": bool, "object": dict, "array": list}
-#: Seconds from the first answer until Kibana has told Elasticsearch what its privileges mean: until then nobody but a
-#: superuser has any.
+#: Seconds from the first answer of the first start until Kibana has told Elasticsearch what its privileges mean: until
+#: then nobody but a superuser has any.
 REGISTERING = 2
 #: What an import looks for; a panel's missing visualization is noticed by nobody but the reader of the dashboard.
 CHECKED_REFERENCES = {"index-pattern", "search"}
@@ -108,7 +108,7 @@ def settings() -> dict:
 class Elasticsearch:
     """Who somebody is, asked from the real security of Elasticsearch."""
 
-    def __init__(self, config: dict):
+    def __init__(self, config: dict, first_start: bool):
         """Take address, token and authorities from Kibana's settings."""
         hosts = config.get("elasticsearch.hosts", ["http://localhost:9200"])
         self.url = hosts if isinstance(hosts, str) else hosts[0]
@@ -118,6 +118,7 @@ class Elasticsearch:
         self.tls = ssl.create_default_context()
         for file in authorities:
             self.tls.load_verify_locations(file)
+        self.registering = REGISTERING if first_start else 0
         self.registered_at = float("inf")
 
     def authenticate(self, authorization: str) -> dict:
@@ -136,13 +137,13 @@ class Elasticsearch:
             return f"Unable to retrieve version information from Elasticsearch nodes. {error}"
         except OSError as error:
             return f"Unable to retrieve version information from Elasticsearch nodes. {error}"
-        self.registered_at = min(self.registered_at, time.monotonic() + REGISTERING)
+        self.registered_at = min(self.registered_at, time.monotonic() + self.registering)
         return None
 
     def may(self, user: dict, roles: set[str]) -> bool:
         """Tell whether a user has one of the roles, and Elasticsearch knows what that means."""
         held = set(user.get("roles", []))
-        return "superuser" in held or (bool(held & roles) and time.monotonic() > self.registered_at)
+        return "superuser" in held or (bool(held & roles) and time.monotonic() >= self.registered_at)
 
 
 class SavedObjects:
@@ -394,7 +395,8 @@ def main() -> None:
     """Run until stopped."""
     config = settings()
     objects = SavedObjects(Path(config.get("path.data", "/var/lib/kibana")))
-    handler = functools.partial(Handler, Elasticsearch(config), objects)
+    first_start = not objects.file.exists()
+    handler = functools.partial(Handler, Elasticsearch(config, first_start), objects)
     server = Server((config.get("server.host", "localhost"), config.get("server.port", 5601)), handler)
     if config.get("server.ssl.enabled"):
         server.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

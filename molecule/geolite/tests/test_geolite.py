@@ -350,18 +350,21 @@ def test_the_timer_rotates(machine, double, tmp_path):
     pid, drop_in = machine.pid(), "/run/systemd/system/wrtflow-geolite.timer.d/now.conf"
     triggered = machine.unit("wrtflow-geolite.timer", "LastTriggerUSec")
     former = machine.unit("wrtflow-geolite", "InvocationID")
+    # Stopped while it is changed: else it would run at the reload, and once more after its start.
+    machine.run("systemctl", "stop", "wrtflow-geolite.timer")
     machine.put(drop_in, NOW)
     machine.run("systemctl", "daemon-reload")
-    machine.run("systemctl", "restart", "wrtflow-geolite.timer")
+    machine.run("systemctl", "start", "wrtflow-geolite.timer")
     try:
         machine.wait("the timer's run", lambda: (
             machine.unit("wrtflow-geolite", "InvocationID") != former
             and machine.unit("wrtflow-geolite", "ActiveState") in {"inactive", "failed"}
         ))  # fmt: skip
     finally:
+        machine.run("systemctl", "stop", "wrtflow-geolite.timer")
         machine.run("rm", drop_in)
         machine.run("systemctl", "daemon-reload")
-        machine.run("systemctl", "restart", "wrtflow-geolite.timer")
+        machine.run("systemctl", "start", "wrtflow-geolite.timer")
     result, said = machine.ended()
     assert result == "success", said
     assert machine.unit("wrtflow-geolite.timer", "LastTriggerUSec") != triggered

@@ -1,205 +1,296 @@
-"""The role on a router: what it sends, that it mends, and its modules on real uci, jshn and procd."""
+"""The role on a router: what it sends, what it leaves out, and that it mends."""
 
+import itertools
 import json
 import re
-from pathlib import Path
+import subprocess
+from contextlib import contextmanager
 
 import lab
+import playbook
 import pytest
-
-MODULES = Path(__file__).parents[3] / "roles/openwrt/library"
 
 #: A flow's line on the wire, as a collector has to expect it: RFC 3164, the name, ulogd's PRINTFLOW.
 FLOW = re.compile(
     r"^<150>\w{3} [ \d]\d [\d:]{8} OpenWrt ulogd\[\d+\]: \[(?P<event>NEW|DESTROY)\] ORIG: SRC=(?P<source>\S+) "
-    r"DST=(?P<destination>\S+) PROTO=TCP SPT=\d+ DPT=(?P<port>\d+) PKTS=(?P<packets>\d+) BYTES=\d+ , REPLY: .* $"
+    r"DST=(?P<destination>\S+) PROTO=(?P<protocol>\S+) (?:SPT=\d+ DPT=(?P<port>\d+) |TYPE=\d+ CODE=\d+ |)"
+    r"PKTS=\d+ BYTES=\d+ , REPLY: .* $"
 )
+SITE = "198.18.1.80"
 
 
-def sent() -> list[str]:
-    """Return the lines that have reached the collector's place."""
-    return lab.run("logserver", "cat", "/run/lines").split("\n")
+class Sent:
+    """What reaches the collector's place from now on."""
+
+    def __init__(self, port: int = 514) -> None:
+        self.file = f"/run/sent.{port}"
+        self.before = len(self._all())
+
+    def _all(self) -> str:
+        return lab.run("logserver", "sh", "-c", f"cat {self.file} 2>/dev/null || true")
+
+    def lines(self) -> list[str]:
+        return self._all()[self.before :].split("\n")[:-1]
+
+    def flows(self, **wanted: str) -> list[str]:
+        """Return the events of the flows of which all this is true, in their order."""
+        found = [match for line in self.lines() if (match := FLOW.match(line))]
+        return [flow["event"] for flow in found if all(flow[name] == value for name, value in wanted.items())]
+
+    def wait_for_line(self, pattern: str, seconds: float = 45) -> str:
+        return lab.wait_for(
+            pattern, lambda: next((line for line in self.lines() if re.search(pattern, line)), None), seconds
+        )
 
 
-def sent_flows(port: int) -> list[str]:
-    """Return the events of the flows to a port that have reached the collector's place."""
-    return [match["event"] for line in sent() if (match := FLOW.match(line)) and match["port"] == str(port)]
+def on_router(script: str) -> str:
+    return lab.run("router", "sh", "-c", script)
 
 
-def module(name: str, /, **arguments) -> dict:
-    """Run a module of the role on the router, as Ansible does, and return its answer."""
-    lab.put("router", "/tmp/module.sh", (MODULES / f"{name}.sh").read_bytes())
-    lab.put("router", "/tmp/module.json", json.dumps(arguments).encode())
-    return json.loads(lab.run("router", "sh", "/tmp/module.sh", "/tmp/module.json"))
+def fetch() -> None:
+    lab.run("client", "curl", "-s", "-f", "-m", "5", "-o", "/dev/null", f"http://{SITE}:80/1000")
 
 
-def fetch(port: int) -> None:
-    lab.run(
-        "client", "curl", "--silent", "--fail", "--output", "/dev/null", f"http://198.18.1.80:{port}/1000"
-    )
+def flow_arrives() -> None:
+    """A flow that a device makes now reaches the collector, from its start to its end."""
+    sent = Sent()
+    fetch()
+    both = {"NEW", "DESTROY"}
+    lab.wait_for("both ends of a flow", lambda: both <= set(sent.flows(destination=SITE, port="80")), 15)
 
 
 def test_a_flow_s_start_and_end_reach_the_collector():
-    fetch(80)
-    lab.wait_for("NEW and DESTROY on the wire", lambda: {"NEW", "DESTROY"} <= set(sent_flows(80)), 15)
+    flow_arrives()
 
 
-def test_the_router_tells_its_networks_and_its_devices():
-    lab.wait_for(
-        "networks", lambda: [line for line in sent() if "wrtflow-net" in line and ": networks " in line], 40
-    )
-    networks = next(line for line in sent() if ": networks " in line).split(": networks ")[1].split()
+def test_the_router_tells_what_only_it_knows():
+    """All of it when its program starts."""
+    sent = Sent()
+    on_router("/etc/init.d/wrtflow restart")
+    boot = sent.wait_for_line(r" wrtflow-net: boot \S+ \d+$")
+    assert int(boot.split()[-1]) < 3600
+    sent.wait_for_line(r" wrtflow-net: role edge$")
+    networks = sent.wait_for_line(r" wrtflow-net: networks ").split(": networks ")[1].split()
     assert "10.77.0.1/24" in networks
     assert "198.18.0.1" in networks
     assert not any(item.startswith("198.18.0.1/") for item in networks)
-    assert any(re.search(r": lease 10\.77\.0\.20 [0-9a-f:]{17} laptop$", line) for line in sent())
+    sent.wait_for_line(r" wrtflow-net: lease 10\.77\.0\.20 [0-9a-f:]{17} laptop$")
+    sent.wait_for_line(r" wrtflow-net: neigh 10\.77\.0\.20 [0-9a-f:]{17}$")
+
+
+def test_a_change_of_an_interface_is_told_at_once():
+    """Without hotplug it would take up to half a minute."""
+    sent = Sent()
+    on_router("ip address add 10.88.0.1/24 dev br-lan; ifup wan")
+    try:
+        sent.wait_for_line(r" wrtflow-net: networks .*10\.88\.0\.1/24", 10)
+    finally:
+        on_router("ip address del 10.88.0.1/24 dev br-lan; ifup lan")
 
 
 def test_a_device_s_question_is_logged():
+    sent = Sent()
     lab.run("client", "dig", "+short", "-b", lab.LAPTOP, "@10.77.0.1", "news.example")
-    lab.wait_for(
-        "the query in the log",
-        lambda: [line for line in sent() if f"query[A] news.example from {lab.LAPTOP}" in line],
-        15,
+    sent.wait_for_line(rf"query\[A\] news\.example from {lab.LAPTOP}", 15)
+
+
+def test_loopback_and_dns_to_the_router_are_left_out_and_nothing_else():
+    sent = Sent()
+    ask = "dig +short +tries=1 +time=3 -b"
+    lab.run(
+        "client", "sh", "-ec",
+        f"{ask} {lab.LAPTOP} @10.77.0.1 ntp.example; {ask} {lab.LAPTOP} +tcp @10.77.0.1 ntp.example;"
+        f"{ask} {lab.LAPTOP6} @fd77:0:0:1::1 ntp.example; {ask} {lab.LAPTOP} @198.18.0.53 ntp.example;"
+        f"{ask} {lab.LAPTOP6} @fd77:0:0:2::53 ntp.example; ping -q -c 1 -I {lab.LAPTOP} 10.77.0.1",
+    )  # fmt: skip
+    on_router(
+        f"nslookup ntp.example 127.0.0.1; ping -q -c 1 127.0.0.2; ping -q -c 1 ::1; ping -q -c 1 {SITE}"
     )
+    for stays in (
+        {"source": lab.LAPTOP, "destination": "198.18.0.53", "port": "53"},
+        {"source": lab.LAPTOP6, "destination": "fd77:0:0:2::53", "port": "53"},
+        {"source": lab.LAPTOP, "destination": "10.77.0.1", "protocol": "ICMP"},
+        {"source": "198.18.0.1", "destination": SITE, "protocol": "ICMP"},
+        {"source": "198.18.0.1", "destination": "198.18.0.53", "port": "53"},
+    ):
+        lab.wait_for(f"{stays}", lambda stays=stays: "DESTROY" in sent.flows(**stays), 20)
+    for gone in ("10.77.0.1", "fd77:0:0:1::1"):
+        assert sent.flows(destination=gone, port="53") == []
+    for loopback in ("127.0.0.1", "127.0.0.2", "::1"):
+        assert sent.flows(source=loopback) == []
+
+
+# --- it mends ---------------------------------------------------------------------------------------------------------
 
 
 def test_ulogd_is_started_again_where_it_died():
-    lab.run("router", "sh", "-c", "kill -9 $(pidof ulogd)")
-    lab.wait_for("ulogd", lambda: lab.run("router", "sh", "-c", "pidof ulogd || true").strip(), 60)
-    fetch(8080)
-    lab.wait_for("a flow after ulogd's death", lambda: "DESTROY" in sent_flows(8080), 15)
+    sent = Sent()
+    on_router("kill -9 $(pidof ulogd)")
+    sent.wait_for_line("wrtflow-watch: ulogd is not running: it is started", 20)
+    lab.wait_for("ulogd", lambda: on_router("pidof ulogd || true").strip(), 10)
+    flow_arrives()
 
 
 def test_the_remote_logread_is_started_again_where_it_died():
-    died = lab.run("router", "cat", "/var/run/logread.2.pid").strip()
-    lab.run("router", "kill", "-9", died)
+    died = on_router("cat /var/run/logread.2.pid").strip()
+    on_router(f"kill -9 {died}")
     lab.wait_for(
-        "another logread",
-        lambda: lab.run(
-            "router", "sh", "-c", f"pidof logread | tr ' ' '\\n' | grep -vx {died} || true"
-        ).strip(),
-        60,
+        "another logread", lambda: on_router(f"pidof logread | tr ' ' '\n' | grep -vx {died} || true"), 20
     )
+    lab.wait_for("its connection", lambda: "514" in on_router("netstat -tn | grep ESTABLISHED || true"), 10)
+    flow_arrives()
 
 
-# --- the modules ----------------------------------------------------------------------------------------------------
-
-ODD = [
-    "two words",
-    "it's",
-    'a "quoted" one',
-    "$HOME `id` \\n",
-    "Zürich 東京",
-    "semi;colon & pipe|",
-    "-n",
-    "#no comment",
-]
-
-
-@pytest.fixture
-def config():
-    lab.put("router", "/etc/config/labtest", b"config thing 'one'\n\toption kept 'as it was'\n")
-    yield {"config": "labtest", "section": "one"}
-    lab.run("router", "rm", "-f", "/etc/config/labtest")
-
-
-@pytest.mark.parametrize("value", ODD)
-def test_uci_keeps_odd_values(config, value):
-    assert module("openwrt_uci", **config, options={"odd": value})["changed"]
-    assert lab.run("router", "uci", "get", "labtest.one.odd") == value + "\n"
-    assert not module("openwrt_uci", **config, options={"odd": value})["changed"]
-    assert lab.run("router", "uci", "get", "labtest.one.kept") == "as it was\n"
-    assert lab.run("router", "uci", "changes") == ""
-
-
-def test_uci_keeps_lists_and_removes(config):
-    assert module("openwrt_uci", **config, options={"list": ODD})["changed"]
-    assert not module("openwrt_uci", **config, options={"list": ODD})["changed"]
-    assert module("openwrt_uci", **config, options={"list": ODD[:1]})["changed"]
-    assert lab.run("router", "uci", "-d", "|", "get", "labtest.one.list").strip("'\n") == ODD[0]
-    assert module("openwrt_uci", **config, options={"list": None})["changed"]
-    assert not module("openwrt_uci", **config, options={"list": None})["changed"]
-    assert "list" not in lab.run("router", "uci", "show", "labtest")
-
-
-def test_uci_in_check_mode_changes_nothing_and_shows_what_it_would(config):
-    answer = module("openwrt_uci", **config, options={"kept": "new"}, _ansible_check_mode=True)
-    assert answer["changed"]
-    assert answer["diff"]["before"] == "kept='as it was'\n"
-    assert answer["diff"]["after"] == "kept='new'\n"
-    assert lab.run("router", "uci", "get", "labtest.one.kept") == "as it was\n"
-
-
-def test_uci_refuses_what_is_not_there(config):
-    assert "no section" in module("openwrt_uci", config="labtest", section="two", options={"a": "b"})["msg"]
-    assert (
-        "no /etc/config/nothing"
-        in module("openwrt_uci", config="nothing", section="x", options={"a": "b"})["msg"]
+@contextmanager
+def watch_settings(name: str, value: int):
+    """Have wrtflow-watch run with another setting."""
+    on_router(
+        f"sed -i.kept 's/^{name}=.*/{name}={value}/' /etc/wrtflow/settings; /etc/init.d/wrtflow restart"
     )
-    lab.run("router", "uci", "set", "labtest.one.somebody=else")
-    answer = module("openwrt_uci", **config, options={"a": "b"})
-    assert answer["failed"]
-    assert "uncommitted" in answer["msg"]
-    lab.run("router", "uci", "revert", "labtest")
+    yield
+    on_router("mv /etc/wrtflow/settings.kept /etc/wrtflow/settings; /etc/init.d/wrtflow restart")
 
 
-def test_file_content_mode_and_absence():
-    content = "\n".join(ODD) + "\n\n"
-    path = {"dest": "/tmp/labtest/file"}
-    assert module("openwrt_file", **path, content=content, _ansible_check_mode=True)["changed"]
-    assert lab.run("router", "sh", "-c", "ls /tmp/labtest 2>/dev/null || echo none") == "none\n"
-    assert module("openwrt_file", **path, content=content, mode="0640")["changed"]
-    assert lab.run("router", "cat", path["dest"]) == content
-    assert lab.run("router", "ls", "-l", path["dest"]).startswith("-rw-r-----")
-    assert not module("openwrt_file", **path, content=content, mode="0640")["changed"]
-    assert module("openwrt_file", **path, content=content, mode="0755")["changed"]
-    assert module("openwrt_file", **path, state="absent")["changed"]
-    assert not module("openwrt_file", **path, state="absent")["changed"]
-    assert module("openwrt_file", dest="/tmp", content="x")["failed"]
+def test_an_ulogd_that_says_nothing_is_started_anew():
+    """It runs, but is stopped; ever more connections come meanwhile."""
+    sent = Sent()
+    number = itertools.count(1)
+
+    def found() -> bool:
+        lab.run(
+            "client",
+            "sh",
+            "-c",
+            f"for i in $(seq {next(number)}); do dig +short @198.18.0.53 ntp.example & done; wait",
+        )
+        return any("ulogd has told no flow for 15 seconds" in line for line in sent.lines())
+
+    with watch_settings("SILENCE", 15):
+        on_router("kill -STOP $(pidof ulogd)")
+        lab.wait_for("wrtflow-watch to find out", found, 60, every=1)
+        state = "cut -d' ' -f3 /proc/$(pidof ulogd)/stat || true"
+        lab.wait_for("another ulogd", lambda: on_router(state).strip() in ("S", "R"), 15)
+    flow_arrives()
 
 
-def test_service_knows_who_runs_and_whose_configuration_is_newer():
-    assert not module("openwrt_service", name="ulogd", enabled=True, state="started")["changed"]
-    lab.run("router", "/etc/init.d/ulogd", "stop")
-    assert module("openwrt_service", name="ulogd", state="started", _ansible_check_mode=True)["changed"]
-    assert module("openwrt_service", name="ulogd", state="started")["changed"]
-    lab.run("router", "touch", "-d", "2037-01-01 00:00:00", "/tmp/newer")
-    assert module("openwrt_service", name="ulogd", state="started", config=["/tmp/newer"])["did"] == "restart"
-    assert not module("openwrt_service", name="ulogd", state="started", config=["/etc/ulogd.conf"])["changed"]
-    assert "no /etc/init.d/nothing" in module("openwrt_service", name="nothing", state="started")["msg"]
+def test_a_log_that_grows_is_started_anew():
+    """Every size is too much here: it is started again and again."""
+    with watch_settings("LOGD_LIMIT", -1_000_000):
+        told = "logread -e 'wrtflow-watch: logd had grown to [0-9]* KiB' || true"
+        lab.wait_for("wrtflow-watch to find out", lambda: on_router(told), 20)
 
 
-def test_service_says_when_one_does_not_stay_up():
-    good = lab.run("router", "cat", "/etc/ulogd.conf")
-    try:
-        lab.put("router", "/etc/ulogd.conf", b"[global]\n")
-        answer = module("openwrt_service", name="ulogd", state="restarted")
-        assert answer["failed"]
-        assert "does not stay up" in answer["msg"]
-    finally:
-        lab.put("router", "/etc/ulogd.conf", good.encode())
-        module("openwrt_service", name="ulogd", state="restarted")
+def test_after_a_reboot_all_is_as_before():
+    before = on_router("wrtflow-net --once").splitlines()[0].split()[1]
+    sent = Sent()
+    lab.container("router").restart(timeout=5)
+    lab.wait_for("the router", lambda: lab.container("router").exec_run("/lab/ready").exit_code == 0, 60)
+    lab.wait_for(
+        "a flow", lambda: fetch() or "DESTROY" in sent.flows(destination=SITE, port="80"), 30, every=2
+    )
+    # At its start it may have been too early for the log: it says so again after two pauses, here cut short.
+    on_router("/etc/init.d/wrtflow reload; sleep 2; /etc/init.d/wrtflow reload")
+    booted = sent.wait_for_line(r" wrtflow-net: boot \S+ \d+$", 15).split()
+    assert booted[-2] != before
+    assert int(booted[-1]) < 60
 
 
-def test_sysctl_is_set_now_and_kept():
-    name, file = "net.netfilter.nf_conntrack_icmp_timeout", "/tmp/labtest.conf"
-    former = lab.run("router", "cat", "/proc/sys/net/netfilter/nf_conntrack_icmp_timeout").strip()
-    assert module("openwrt_sysctl", name=name, value="29", file=file, _ansible_check_mode=True)["changed"]
-    assert module("openwrt_sysctl", name=name, value="29", file=file)["changed"]
-    assert lab.run("router", "cat", "/proc/sys/net/netfilter/nf_conntrack_icmp_timeout") == "29\n"
-    assert not module("openwrt_sysctl", name=name, value="29", file=file)["changed"]
-    assert module("openwrt_sysctl", name=name, value=former, file=file)["changed"]
-    assert module("openwrt_sysctl", name=name, file=file, state="absent")["changed"]
-    assert module("openwrt_sysctl", name="net.nothing.of_that", value="1", file=file)["failed"]
+def test_what_somebody_has_changed_is_put_right():
+    on_router(
+        "uci set system.@system[0].log_port=9999; uci set dhcp.@dnsmasq[0].logqueries=0; uci commit;"
+        "echo '# changed' >>/etc/ulogd.conf; rm /etc/hotplug.d/iface/90-wrtflow; /etc/init.d/log restart"
+    )
+    assert [name.removeprefix("openwrt : ") for name, _ in playbook.succeeds("router")] == [
+        "Ulogd is configured to log the start and the end of every flow",
+        "Ulogd starts at boot and runs with its configuration",
+        "Dnsmasq is configured to log queries",
+        "Dnsmasq has its configuration where it runs",
+        "The log's target is the collector",
+        "The log is being sent",
+        "The router's own programs are installed",
+        "The router's own programs start at boot and run",
+    ]
+    flow_arrives()
 
 
-def test_package_explains_what_is_not_in_the_feed():
-    assert not module("openwrt_package", name=["ulogd"])["changed"]
-    assert module("openwrt_package", name=["ulogd-mod-xml"], _ansible_check_mode=True)["changed"]
-    assert module("openwrt_package", name=["ulogd-mod-xml"])["changed"]
-    assert not module("openwrt_package", name=["ulogd-mod-xml"])["changed"]
-    assert module("openwrt_package", name=["ulogd-mod-xml"], state="absent")["changed"]
-    answer = module("openwrt_package", name=["no-such-package"])
-    assert answer["failed"]
-    assert "no-such-package" in answer["msg"]
+# --- another configuration, over ssh ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def over_ssh(tmp_path_factory):
+    """Variables with which a playbook reaches the router's dropbear."""
+    key = tmp_path_factory.mktemp("ssh") / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    lab.put("router", "/etc/dropbear/authorized_keys", key.with_suffix(".pub").read_bytes(), mode=0o600)
+    yield {
+        "ansible_connection": "ssh",
+        "ansible_host": "10.77.0.1",
+        "ansible_user": "root",
+        "ansible_ssh_private_key_file": str(key),
+        "ansible_ssh_common_args": "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null",
+    }
+    on_router("rm /etc/dropbear/authorized_keys")
+
+
+@pytest.fixture(scope="module")
+def access_point(over_ssh):
+    """An access point with JSON, DNS that is not left out and a second dnsmasq; returns what its run changed."""
+    on_router(
+        "uci set dhcp.guest=dnsmasq; uci set dhcp.guest.port=5353; uci set dhcp.guest.leasefile=/tmp/dhcp.leases.guest;"
+        "uci commit dhcp; /etc/init.d/dnsmasq restart"
+    )
+    changed = playbook.succeeds(
+        "router",
+        **over_ssh,
+        openwrt_flow_transport="json",
+        openwrt_observer_role="ap",
+        openwrt_leave_out=["loopback"],
+        openwrt_log_hostname="attic",
+    )
+    yield dict(changed)
+    on_router("uci delete dhcp.guest; uci commit dhcp; /etc/init.d/dnsmasq restart")
+    playbook.succeeds("router")
+
+
+def test_over_ssh_without_sftp(access_point):
+    assert on_router("command -v sftp-server scp || echo none") == "none\n"
+    assert "openwrt : Ulogd and its plugins are installed" in access_point
+
+
+def test_json_has_each_flow_s_end_with_the_kernel_s_times(access_point):
+    sent = Sent(5140)
+    fetch()
+
+    def end():
+        objects = map(json.loads, sent.lines())
+        return [each for each in objects if each["dest_ip"] == SITE and each["orig.l4.dport"] == 80]
+
+    flow = lab.wait_for("the flow", end, 15)[0]
+    assert flow["ct.event"] == 4
+    assert flow["dvc"] == "attic"
+    assert flow["src_ip"] == lab.LAPTOP
+    assert flow["orig.raw.pktlen"] > 0
+    assert flow["reply.raw.pktlen"] > 1000
+    start, finish = (flow[f"flow.{name}.sec"] + flow[f"flow.{name}.usec"] / 1e6 for name in ("start", "end"))
+    assert 0 < finish - start < 15
+    assert not any(json.loads(line)["ct.event"] != 4 for line in sent.lines())
+
+
+def test_an_access_point_says_that_it_is_one(access_point):
+    assert "role ap" in on_router("wrtflow-net --once")
+    assert lab.run("logserver", "grep", "-c", " attic wrtflow-net: role ap$", "/run/sent.514").strip() != "0"
+
+
+def test_every_dnsmasq_logs_queries(access_point):
+    assert access_point["openwrt : Dnsmasq is configured to log queries"] == ["guest"]
+    assert on_router("grep -l '^log-queries=extra' /var/etc/dnsmasq.conf.* | wc -l").strip() == "2"
+
+
+def test_what_is_not_to_be_left_out_is_told(access_point):
+    sent = Sent(5140)
+    lab.run("client", "dig", "+short", "-b", lab.LAPTOP, "@10.77.0.1", "news.example")
+    on_router("ping -q -c 1 127.0.0.2")
+    lab.wait_for(
+        "DNS to the router", lambda: [line for line in sent.lines() if '"dest_ip": "10.77.0.1"' in line], 15
+    )
+    assert not [line for line in sent.lines() if "127.0.0.2" in line]

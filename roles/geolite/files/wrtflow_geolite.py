@@ -506,11 +506,14 @@ def _sync(path: Path) -> None:
 
 
 def _collector() -> int:
-    """Return the process id of the collector, 0 where it doesn't run."""
+    """Return the process id of the collector, 0 where it doesn't run; UpdateError where nobody can tell."""
     if not shutil.which("systemctl"):
         return 0
     command = ["systemctl", "show", "--property=MainPID", "--value", "syslog-ng"]
-    return int(subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or 0)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UpdateError(f"systemd does not say whether the collector runs ({done.stderr.strip()}).")
+    return int(done.stdout.strip() or 0)
 
 
 def _control(*command: str) -> tuple[bool, str]:

@@ -1,20 +1,16 @@
 #!/bin/sh
 # WANT_JSON
-# A file has this content and mode, or is gone.
-#
-#   dest      path
-#   content   text (needed when present); at most some 100 KB: it travels through jshn
-#   mode      octal, as text (default 0644)
-#   state     present (default) or absent
+# A file has this content and mode, has or lacks lines, or is gone. What it takes: openwrt_file.yml.
 #
 # Written beside its place and renamed: a power cut leaves the old file or the new one.
 
 # shellcheck source=/dev/null
 . /usr/share/libubox/jshn.sh
-dest='' content='' mode='' state='' _ansible_check_mode=''
+dest='' content='' mode='' state='' type='' items='' line='' _ansible_check_mode=''
 json_load_file "$1"
 json_get_vars dest content mode state _ansible_check_mode
-mode=${mode:-0644} state=${state:-present}
+json_get_type type lines
+state=${state:-present}
 
 fail() {
     json_init
@@ -36,54 +32,70 @@ perms() {
     }'
 }
 
-# A command substitution would eat trailing newlines.
-whole() { [ ! -f "$1" ] || { cat "$1"; }; printf x; }
-
 [ -n "$dest" ] || fail "dest is needed."
-[ ! -d "$dest" ] || fail "$dest is a folder."
+case $state in present | absent) ;; *) fail "state is '$state': it takes present or absent." ;; esac
+case $mode in
+'' | [0-7][0-7][0-7][0-7]) ;;
+[0-7][0-7][0-7]) mode=0$mode ;;
+*) fail "mode is '$mode': it takes octal digits, as 0644." ;;
+esac
 before='' before_mode=''
-if [ -f "$dest" ]; then
-    before=$(whole "$dest")
+if [ -d "$dest" ]; then
+    [ "$state" = absent ] || fail "$dest is a folder."
+    before_mode=folder
+elif [ -e "$dest" ]; then
+    # A command substitution alone would eat trailing newlines.
+    before=$(cat "$dest" && printf x)
     before=${before%x}
     before_mode=$(perms "$dest")
 fi
 
-case $state in
-present)
-    [ -d "${dest%/*}/" ] || [ "$_ansible_check_mode" = 1 ] || mkdir -p "${dest%/*}" || fail "${dest%/*} can't be made."
-    case $mode in [0-7][0-7][0-7]) mode=0$mode ;; [0-7][0-7][0-7][0-7]) ;; *) fail "mode is '$mode': it takes octal digits, as 0644." ;; esac
-    after=$content after_mode=$mode
-    changed=0
-    [ -f "$dest" ] && [ "$before" = "$after" ] && [ "$before_mode" = "$mode" ] || changed=1
-    if [ $changed = 1 ] && [ "$_ansible_check_mode" != 1 ]; then
+# What is to be: a file with this content and mode, or, where the mode is empty, none.
+after=$content after_mode=${mode:-${before_mode:-0644}}
+if [ "$type" = array ]; then
+    newline='
+'
+    after=$before
+    [ -z "$after" ] || [ "${after%"$newline"}" != "$after" ] || after=$after$newline
+    json_select lines
+    json_get_keys items
+    for item in $items; do
+        json_get_var line "$item"
+        if [ "$state" = absent ]; then
+            after=$(printf '%s' "$after" | grep -vxF -e "$line"; printf x)
+            after=${after%x}
+        else
+            printf '%s' "$after" | grep -qxF -e "$line" || after=$after$line$newline
+        fi
+    done
+    json_select ..
+    [ -n "$before_mode" ] || [ "$state" = present ] || after_mode=
+elif [ "$state" = absent ]; then
+    after='' after_mode=
+fi
+
+changed=0
+[ "$before" = "$after" ] && [ "$before_mode" = "$after_mode" ] || changed=1
+if [ $changed = 1 ] && [ "$_ansible_check_mode" != 1 ]; then
+    if [ -z "$after_mode" ]; then
+        rm -rf "$dest" || fail "$dest can't be removed."
+    else
         new="$dest.wrtflow-new"
-        if ! { (umask 077 && printf '%s' "$content" >"$new") && chmod "$mode" "$new" && mv "$new" "$dest"; }; then
+        [ -d "${dest%/*}/" ] || mkdir -p "${dest%/*}" || fail "${dest%/*} can't be made."
+        if ! { (umask 077 && printf '%s' "$after" >"$new") && chmod "$after_mode" "$new" && mv "$new" "$dest"; }; then
             rm -f "$new"
             fail "$dest can't be written: is the file system full or read-only?"
         fi
     fi
-    ;;
-absent)
-    after='' after_mode='' changed=0
-    if [ -e "$dest" ]; then
-        changed=1
-        [ "$_ansible_check_mode" = 1 ] || rm -f "$dest" || fail "$dest can't be removed."
-    fi
-    ;;
-*) fail "state is '$state': it takes present or absent." ;;
-esac
+fi
 
 json_init
 json_add_boolean changed $changed
 json_add_object diff
 json_add_string before_header "$dest${before_mode:+ ($before_mode)}"
 json_add_string after_header "$dest${after_mode:+ ($after_mode)}"
-if [ $changed = 1 ]; then
-    json_add_string before "$before"
-    json_add_string after "$after"
-else
-    json_add_string before ''
-    json_add_string after ''
-fi
+[ $changed = 1 ] || before='' after=''
+json_add_string before "$before"
+json_add_string after "$after"
 json_close_object
 json_dump

@@ -1,11 +1,7 @@
 #!/bin/sh
 # WANT_JSON
-# Reads what preflight and the other tasks need to know of the router; changes nothing.
-#
-#   packages   names of packages (optional): installed says which are there
-#
-# Returns: release (as 23.05.5), manager (opkg or apk), installed (list), free_kb (of the file system that packages go
-# to), memory_kb, clock (seconds since 1970), conntrack_acct, flow_offloading_hw, log_ip, log_port, log_proto.
+# Reads what preflight and the other tasks need to know of the router; changes nothing. What it takes and returns:
+# openwrt_info.yml.
 
 if [ ! -r /etc/openwrt_release ] || [ ! -r /usr/share/libubox/jshn.sh ]; then
     echo '{"failed": true, "msg": "This is no OpenWrt: it has no /etc/openwrt_release or no jshn. Check the group routers in the inventory."}'
@@ -13,39 +9,92 @@ if [ ! -r /etc/openwrt_release ] || [ ! -r /usr/share/libubox/jshn.sh ]; then
 fi
 # shellcheck source=/dev/null
 . /usr/share/libubox/jshn.sh
-packages=''
+packages='' address='' ports=''
 json_load_file "$1"
 json_get_values packages packages
+json_get_var address address
+json_get_values ports ports
 
 # shellcheck source=/dev/null
 . /etc/openwrt_release
-manager=
-for each in apk opkg; do
-    if command -v $each >/dev/null; then manager=$each && break; fi
-done
-installed=
+if command -v apk >/dev/null; then
+    manager=apk
+    is_installed() { apk info -e "$1" >/dev/null 2>&1; }
+else
+    manager=opkg
+    is_installed() { opkg list-installed | grep -q "^$1 - "; }
+fi
+installed='' missing=''
 for package in $packages; do
-    case $manager in
-    apk) apk info -e "$package" >/dev/null 2>&1 && installed="$installed $package" ;;
-    opkg) [ -n "$(opkg status "$package" 2>/dev/null)" ] && installed="$installed $package" ;;
-    esac
+    if is_installed "$package"; then installed="$installed $package"; else missing="$missing $package"; fi
 done
 target=/overlay
 [ -d $target ] || target=/
+
+# connects PORT: whether a connection comes about. The base image's nc knows no timeout, but its input ends at once, so that
+# a receiver ends the connection.
+connects() {
+    nc "$address" "$1" </dev/null >/dev/null 2>&1 &
+    waited=0
+    while kill -0 $! 2>/dev/null && [ $waited -lt 5 ]; do
+        sleep 1
+        waited=$((waited + 1))
+    done
+    if kill $! 2>/dev/null; then
+        # The receiver does not end it, but is there.
+        netstat -tn 2>/dev/null | grep -Eq ":$1 +(ESTABLISHED|FIN_WAIT)"
+    else
+        wait $!
+    fi
+}
+
+# reached TRANSPORT/PORT: without a connection, as for udp, there is only a ping to tell.
+reached() {
+    case $1 in
+    tcp/*) connects "${1#*/}" ;;
+    *) ping -c 1 -W 3 "$address" >/dev/null 2>&1 ;;
+    esac
+}
+
+# unresolved: the first package server whose name the router can't resolve, where packages are to be fetched.
+unresolved() {
+    [ -n "$missing" ] || return 0
+    cat /etc/opkg/*.conf /etc/apk/repositories.d/*.list 2>/dev/null |
+        sed -n '/^ *#/d; s|.*https*://\([^/:]*\).*|\1|p' | sort -u |
+        while read -r server; do
+            nslookup "$server" >/dev/null 2>&1 || { echo "$server" && break; }
+        done
+}
+
+# sections TYPE CONFIG: names of the sections of a type, as uci shows them.
+sections() { uci -q show "$2" | sed -n "s/^$2\.\([^.]*\)=$1$/\1/p"; }
 
 json_init
 json_add_boolean changed 0
 json_add_string release "${DISTRIB_RELEASE:-}"
 json_add_string manager "$manager"
+json_add_string hostname "$(cat /proc/sys/kernel/hostname)"
 json_add_array installed
 for package in $installed; do json_add_string "" "$package"; done
 json_close_array
 json_add_int free_kb "$(df -Pk $target | awk 'NR == 2 { print $4 }')"
 json_add_int memory_kb "$(awk '/^MemTotal:/ { print $2 }' /proc/meminfo)"
 json_add_int clock "$(date +%s)"
-json_add_string conntrack_acct "$(cat /proc/sys/net/netfilter/nf_conntrack_acct 2>/dev/null)"
+json_add_string unresolved "$(unresolved)"
+json_add_array unreached
+for port in $ports; do reached "$port" || json_add_string "" "$port"; done
+json_close_array
+for setting in acct timestamp; do
+    json_add_string conntrack_$setting "$(cat /proc/sys/net/netfilter/nf_conntrack_$setting 2>/dev/null)"
+done
 json_add_string flow_offloading_hw "$(uci -q get 'firewall.@defaults[0].flow_offloading_hw')"
 for option in log_ip log_port log_proto; do
     json_add_string $option "$(uci -q get "system.@system[0].$option")"
 done
+json_add_array dnsmasq
+for section in $(sections dnsmasq dhcp); do json_add_string "" "$section"; done
+json_close_array
+json_add_boolean procd "$(ubus list service >/dev/null 2>&1 && echo 1 || echo 0)"
+json_add_boolean nft "$(command -v nft >/dev/null && echo 1 || echo 0)"
+json_add_boolean deployed "$([ -f /etc/wrtflow/former ] && echo 1 || echo 0)"
 json_dump

@@ -1,11 +1,6 @@
 #!/bin/sh
 # WANT_JSON
-# Packages are installed or removed, with opkg or apk, whichever the router has.
-#
-#   name    names of packages
-#   state   present (default) or absent
-#
-# The package lists are updated only when something is to be installed: on a router they live in memory.
+# Packages are installed or removed, with opkg or apk, whichever the router has. What it takes: openwrt_package.yml.
 
 # shellcheck source=/dev/null
 . /usr/share/libubox/jshn.sh
@@ -44,17 +39,18 @@ else
     finish 0 "The router has neither opkg nor apk: is this OpenWrt?"
 fi
 
-# explain OUTPUT: says what went wrong, and what to do, from what the package manager printed.
+# explain OUTPUT: says what went wrong, and what to do, from what the package manager printed. (apk's wget says only its
+# exit status: 4 no connection, 5 no trust, 8 the server's refusal.)
 explain() {
     case $1 in
     *"available on filesystem"* | *"No space left"* | *"no space left"*)
-        echo "There is no room for $todo on the router ($(df -Pk /overlay / 2>/dev/null | awk 'NR == 2 { print $4 }') KB free). Remove packages, or use extroot." ;;
-    *"not yet valid"* | *"certificate has expired"* | *"Signature check failed"* | *"BAD signature"*)
-        echo "The router does not trust its package feed; its clock says $(date -u +%Y-%m-%d). Set the time (is NTP reachable?), then run again." ;;
-    *"Unknown package"* | *"no such package"* | *"Cannot install package"*)
-        echo "The router's feed does not have one of: $todo. Is this release still supported, and are all feeds enabled?" ;;
-    *"Failed to download"* | *"wget returned"* | *"temporary error"* | *"network error"* | *"could not connect"* | *"unable to fetch"* | *"DNS"*)
-        echo "The router does not reach its package feed. Does it resolve names and have a way out?" ;;
+        echo "There is no room for $todo on the router ($(df -Pk /overlay / 2>/dev/null | awk 'NR == 2 { print $4 }') KiB free). Remove packages, or move the overlay to a USB stick (extroot)." ;;
+    *"not yet valid"* | *"expired"* | *"wget returned 5"* | *"exited with error 5"* | *"Signature check failed"* | *"BAD signature"* | *"UNTRUSTED"*)
+        echo "The router does not trust its package feed. Its clock says $(date -u '+%Y-%m-%d %H:%M') UTC: if that is wrong, see that NTP reaches a time server, then run again." ;;
+    *"Failed to download"* | *"wget returned"* | *"wget: exited"* | *"temporary error"* | *"network error"* | *"could not connect"* | *"DNS"*)
+        echo "The router does not reach its package feed. See that it resolves names and has a way out (nslookup and ping on the router), and that the feeds in /etc/opkg or /etc/apk still exist." ;;
+    *"Unknown package"* | *"no such package"* | *"Cannot install package"* | *"unable to select"*)
+        echo "The router's feed does not have one of: $todo. See that all feeds are enabled; a snapshot whose feed has moved on has to be upgraded first." ;;
     *)
         echo "The package manager failed." ;;
     esac
@@ -65,11 +61,12 @@ todo=
 for package in $names; do
     case $state in
     present) is_installed "$package" || todo="$todo $package" ;;
-    absent) is_installed "$package" && todo="$todo $package" ;;
+    # In the opposite order: what needs another one is named after it, and opkg refuses to remove what is needed.
+    absent) is_installed "$package" && todo="$package $todo" ;;
     *) finish 0 "state is '$state': it takes present or absent." ;;
     esac
 done
-todo=${todo# }
+todo=${todo# } todo=${todo% }
 [ -n "$todo" ] || finish 0
 [ "$_ansible_check_mode" != 1 ] || finish 1
 

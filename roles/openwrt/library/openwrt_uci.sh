@@ -1,14 +1,6 @@
 #!/bin/sh
 # WANT_JSON
-# Options of the router's configuration have these values, and are committed.
-#
-#   config     name of the configuration (system, dhcp …)
-#   section    the section, by name or as @type[n]
-#   options    option -> value; a list makes a list option, null removes it
-#   directory  where configurations lie (default /etc/config)
-#
-# Only the options named here are touched. Other people's uncommitted changes of the same configuration would be
-# committed with ours: they are an error.
+# Options of the router's configuration have these values, and are committed. What it takes: openwrt_uci.yml.
 
 # shellcheck source=/dev/null
 . /usr/share/libubox/jshn.sh
@@ -34,6 +26,7 @@ run_uci() { uci -q -c "$directory" "$@"; }
 [ -n "$config" ] && [ -n "$section" ] || fail "config and section are needed."
 [ -e "$directory/$config" ] || fail "There is no $directory/$config on this router."
 run_uci get "$config.$section" >/dev/null || fail "$directory/$config has no section $section."
+# They would be committed with ours.
 [ -z "$(run_uci changes "$config")" ] ||
     fail "There are uncommitted changes of $config on the router: look with 'uci changes $config', then 'uci commit $config' or 'uci revert $config'."
 
@@ -43,11 +36,15 @@ for name in $names; do
     case $name in *[!A-Za-z0-9_]*) fail "'$name' is no name of an option." ;; esac
     path="$config.$section.$name"
     json_get_type type "$name"
+    present=$(run_uci show "$path")
+    present=${present#*=}
     wanted='' commands=''
     case $type in
     array)
         json_select "$name"
         json_get_keys items
+        commands="${present:+delete $path
+}"
         for item in $items; do
             json_get_var value "$item"
             wanted="$wanted $(quote "$value")"
@@ -57,24 +54,27 @@ for name in $names; do
         json_select ..
         wanted=${wanted# }
         ;;
-    null | '') ;;
     object) fail "$name: a value is a text, a number, a boolean, a list or null." ;;
     *)
-        json_get_var value "$name"
-        wanted=$(quote "$value")
-        commands="set $path=$wanted
+        value=''
+        [ "$type" = null ] || json_get_var value "$name"
+        # uci keeps no empty option.
+        if [ -n "$value" ]; then
+            wanted=$(quote "$value")
+            commands="set $path=$wanted
 "
+        else
+            commands="delete $path
+"
+        fi
         ;;
     esac
-    present=$(run_uci show "$path")
-    present=${present#*=}
     [ "$present" != "$wanted" ] || continue
     before="$before${present:+$name=$present
 }"
     after="$after${wanted:+$name=$wanted
 }"
-    batch="$batch${present:+delete $path
-}$commands"
+    batch="$batch$commands"
 done
 json_select ..
 

@@ -53,8 +53,8 @@ class Unplaced(Exception):  # noqa: N818 (no error: a question)
 class Core:
     """The parsers' common state. Every method may be called from any thread."""
 
-    def __init__(self, loaded: settings.Settings) -> None:
-        """Read nothing yet: start() does."""
+    def __init__(self, loaded: settings.Settings, before: Core | None = None) -> None:
+        """Read nothing yet: start() does. Before: the one whose place it takes; the counters go on."""
         self.settings = loaded
         self.networks = Networks(loaded.home_networks, loaded.left_out, loaded.state_file("networks.json"))
         self.places = Places(self.networks)
@@ -65,9 +65,8 @@ class Core:
         self.open = OpenFlows(loaded.state_file("open.sqlite"))
         self.first = FirstSeen(loaded.state_file("first.sqlite"))
         self.unparsed = Unparsed(Path(loaded.log_directory, "unparsed.log"), loaded.unparsed_size)
-        self.counts = dict.fromkeys(
-            ("new", "destroy", "flows", "unparsed", "ignored", "other", "save_errors"), 0
-        )
+        counted = ("new", "destroy", "flows", "unparsed", "ignored", "other", "save_errors")
+        self.counts: dict[str, int] = before.counts if before else dict.fromkeys(counted, 0)
         # To end without a DESTROY; the Endings source sends them round through grouping-by().
         self.endings: queue.SimpleQueue[Open | None] = queue.SimpleQueue()
         self._left: dict[str, list[int]] = {}
@@ -80,7 +79,6 @@ class Core:
         self._access_points = AccessPoints(loaded.state_file("access-points.json"))
         # The DESTROY that was read last: it comes back from grouping-by() at once.
         self._last: tuple[str, flow.Flow, _Places] | None = None
-        self._others: int | None = None
         self._stop = False
         self._keeper: threading.Thread | None = None
 
@@ -119,13 +117,7 @@ class Core:
     def _senders(self) -> dict[str, int]:
         """Return how many lines came from others than the routers: syslog-ng drops them before they come here."""
         received = health.received()
-        if received is None:
-            return {}
-        others = received - self.stats()["lines"]
-        if self._others is None:
-            # Settings have changed, and this Core counts anew.
-            self._others = others
-        return {"strangers": max(0, others - self._others)}
+        return {} if received is None else {"strangers": max(0, received - self.stats()["lines"])}
 
     def _databases(self) -> dict[str, float]:
         """Return the ages of the GeoLite2 databases in days."""

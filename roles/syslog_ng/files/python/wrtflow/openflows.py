@@ -81,13 +81,16 @@ class OpenFlows:
                         spaced.add(flow.key.partition(" ")[0])
             return spaced
 
-    def opened(self, key: str, start: int, line: str) -> None:
-        """A flow begins."""
+    def opened(self, key: str, start: int, line: str) -> int:
+        """A flow begins. Returns its start: a moment later where another of that key has begun at the same time."""
+        while (key, start) in self._opened:
+            start += 1
         waiting = len(self._opened)
         if waiting < _WAITING:
             self._opened[key, start] = line
         if waiting > _MANY:
             self.due.set()
+        return start
 
     def closed(self, key: str, start: int) -> None:
         """A flow has its end."""
@@ -116,6 +119,7 @@ class OpenFlows:
                 for _ in range(len(self._opened)):
                     (key, start), line = self._opened.popitem()
                     opened.append(Open(key, start, line))
+            opened.reverse()
             closed = [self._closed.popleft() for _ in range(len(self._closed))]
             try:
                 if opened or closed:

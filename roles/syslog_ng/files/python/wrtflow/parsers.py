@@ -39,7 +39,7 @@ def _start() -> cores.Core:
     with _lock:
         loaded = settings.load()
         if _core is None or (_users == 0 and _core.settings != loaded):
-            _core = cores.Core(loaded)
+            _core = cores.Core(loaded, _core)
         if _users == 0:
             _core.start()
         # The databases may be new ones.
@@ -90,9 +90,8 @@ class Line(_Parser):
         # The memory of an open flow is this message: in place of the line, the key needs no more room.
         message["MESSAGE"] = key
         if event.event == "NEW":
-            start = cores.now()
+            start = core.open.opened(key, cores.now(), text)
             message["flow.opened"] = cores.opening(start, event.stamp)
-            core.open.opened(key, start, text)
         else:
             message["flow.closed"] = text
         return True

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-IMAGES = Path(__file__).parents[2] / "images"
+IMAGES = Path(__file__).parents[3] / "images"
 RIGHTS = [
     *("--cap-add", "NET_ADMIN", "--cap-add", "NET_RAW", "--cap-add", "SYS_ADMIN", "--cap-add", "SYSLOG"),
     *("--security-opt", "systempaths=unconfined", "--security-opt", "seccomp=unconfined"),

@@ -1,0 +1,165 @@
+"""A router with a fault: the run stops before it changes anything, or warns, and says how to mend it."""
+
+from contextlib import contextmanager
+
+import lab
+import playbook
+import pytest
+
+
+@contextmanager
+def broken(how: str, mend: str):
+    """Break something on the router (sh), and mend it in any case."""
+    try:
+        lab.run("router", "sh", "-ec", how)
+        yield
+    finally:
+        lab.run("router", "sh", "-ec", mend)
+
+
+def uci(option: str, value: str) -> tuple[str, str]:
+    """Return sh that sets an option, and sh that puts it back."""
+    config = option.split(".")[0]
+    former = lab.run("router", "sh", "-c", f"uci -q get {option} || true").strip()
+    back = f"uci set {option}='{former}'" if former else f"uci delete {option}"
+    return f"uci set {option}='{value}'; uci commit {config}", f"{back}; uci commit {config}"
+
+
+def refused(**variables) -> str:
+    """Run the playbook, which has to stop without having changed anything; return what it said."""
+    done = playbook.run("router", **variables)
+    assert done.failed
+    assert done.changed == []
+    return done.said
+
+
+#: Packages are missing where flows are to travel another way.
+MISSING = {"openwrt_flow_transport": "json"}
+
+OFFLOADING = "firewall.@defaults[0].flow_offloading_hw"
+
+
+def test_no_openwrt():
+    assert "This is no OpenWrt" in refused(ansible_host="wrtflow-client")
+
+
+def test_openwrt_that_does_not_run():
+    with broken("mv /usr/bin/ubus /usr/bin/ubus.kept", "mv /usr/bin/ubus.kept /usr/bin/ubus"):
+        assert "has to be started with /sbin/init" in refused()
+
+
+def test_too_old():
+    release = "/etc/openwrt_release"
+    old = f"cp {release} /tmp/release; sed -i \"s/^DISTRIB_RELEASE=.*/DISTRIB_RELEASE='21.02.7'/\" {release}"
+    with broken(old, f"cp /tmp/release {release}"):
+        assert "runs OpenWrt 21.02.7; 22.03 or newer is needed" in refused()
+
+
+def test_no_room():
+    full = "mkdir -p /overlay; mount -t tmpfs -o size=64k none /overlay"
+    with broken(full, "umount /overlay; rmdir /overlay"):
+        said = refused(**MISSING)
+    assert "The router has 64 KiB free, the packages need 600" in said
+    assert "extroot" in said
+
+
+def test_wrong_clock():
+    wrong = "printf '#!/bin/sh\\necho 1000000000\\n' >/usr/bin/date; chmod +x /usr/bin/date"
+    with broken(f"mv /usr/bin/date /usr/bin/date.kept; {wrong}", "mv /usr/bin/date.kept /usr/bin/date"):
+        said = refused(**MISSING)
+    assert "The router's clock says 2001-09-09 01:46 UTC" in said
+    assert "Enable NTP" in said
+
+
+def test_no_name_server():
+    feeds = lab.run(
+        "router", "sh", "-c", "ls /etc/opkg/customfeeds.conf /etc/apk/repositories.d/customfeeds.list || true"
+    ).strip()
+    line = {"conf": "src/gz far http://far.example/feed", "list": "http://far.example/packages.adb"}[
+        feeds.rsplit(".")[-1]
+    ]
+    with broken(f"cp {feeds} /tmp/feeds; echo '{line}' >>{feeds}", f"cp /tmp/feeds {feeds}"):
+        assert "can't resolve far.example, where its packages are" in refused(**MISSING)
+
+
+def test_another_log_target():
+    with broken(*uci("system.@system[0].log_ip", "10.77.0.99")):
+        assert "already sends its log to 10.77.0.99" in refused()
+
+
+def test_no_kernel_times():
+    hidden = "mount -t tmpfs none /proc/sys/net/netfilter; echo 1 >/proc/sys/net/netfilter/nf_conntrack_acct"
+    with broken(hidden, "umount /proc/sys/net/netfilter"):
+        said = refused(**MISSING)
+    assert "built without CONFIG_NF_CONNTRACK_TIMESTAMP" in said
+
+
+@pytest.mark.parametrize(
+    ("variables", "where"),
+    [
+        ({"openwrt_collector_port": 515}, "10.77.0.10 (tcp/515)"),
+        (
+            {"openwrt_collector_address": "10.77.0.77", "openwrt_replace_log_target": True},
+            "10.77.0.77 (tcp/514)",
+        ),
+        ({"openwrt_json_port": 5141, **MISSING}, "10.77.0.10 (tcp/5141)"),
+        (
+            {
+                "openwrt_collector_address": "10.77.0.77",
+                "openwrt_replace_log_target": True,
+                "openwrt_collector_transport": "udp",
+            },
+            "10.77.0.77 (udp/514)",
+        ),
+    ],
+    ids=["port", "address", "json", "udp"],
+)
+def test_collector_out_of_reach(variables, where):
+    said = refused(**variables)
+    assert f"does not reach the collector at {where}" in said
+    assert "playbooks/collector.yml" in said
+
+
+def test_no_conntrack():
+    hidden = "mount -t tmpfs none /proc/sys/net/netfilter"
+    with broken(hidden, "umount /proc/sys/net/netfilter"):
+        assert "The kernel tracks no connections" in refused()
+
+
+def test_hardware_offloading_that_is_not_wanted():
+    with broken(*uci(OFFLOADING, "1")):
+        assert "Hardware flow offloading is on" in refused(openwrt_hardware_offloading="refuse")
+
+
+@pytest.fixture
+def doubtful():
+    """A router on which much is not as it should be, but nothing forbids to go on."""
+    set_both, put_back = zip(uci(OFFLOADING, "1"), uci("system.@system[0].log_ip", "10.77.0.99"), strict=True)
+    off = "echo 0 >/proc/sys/net/netfilter/nf_conntrack_acct"
+    small = "echo 'MemTotal: 60000 kB' >/tmp/meminfo; mount --bind /tmp/meminfo /proc/meminfo"
+    on = "echo 1 >/proc/sys/net/netfilter/nf_conntrack_acct; umount /proc/meminfo"
+    with broken("; ".join([*set_both, off, small]), "; ".join([*put_back, on])):
+        yield
+
+
+def test_what_is_doubtful_is_told(doubtful):
+    said = playbook.run("router", "--check", openwrt_replace_log_target=True, **MISSING)
+    assert not said.failed, said.said
+    assert "Hardware flow offloading is on" in said.said
+    assert "Conntrack accounting (net.netfilter.nf_conntrack_acct) was off" in said.said
+    assert "The router has 58 MB of memory" in said.said
+    assert "its packages are missing, as they are after a sysupgrade" in said.said
+    assert ("openwrt : The log's target is the collector", []) in said.changed
+
+
+def test_what_is_not_doubtful_is_not_told(doubtful):
+    said = playbook.run(
+        "router",
+        "--check",
+        openwrt_replace_log_target=True,
+        openwrt_hardware_offloading="ignore",
+        openwrt_log_queries=False,
+    )
+    assert not said.failed, said.said
+    for word in ("offloading is on", "MB of memory", "sysupgrade"):
+        assert word not in said.said
