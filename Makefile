@@ -44,8 +44,8 @@ test: check lab-setup ## check, then every role's scenario and the whole chain i
 	@tools/lab-env tools/scenarios $(SCENARIOS)
 
 .PHONY: test-all
-test-all: test ## test, and the router and the whole chain once more with apk in place of opkg
-	@tools/lab-env tools/scenarios router-apk
+test-all: check lab-setup ## test with the tests that take long, and the router and the chain once more with apk
+	@PYTEST_ADDOPTS="-m ''" tools/lab-env tools/scenarios $(SCENARIOS) router-apk
 	@WRTFLOW_FLAVOUR=apk tools/lab-env tools/scenarios default
 
 .PHONY: bench

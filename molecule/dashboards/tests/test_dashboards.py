@@ -144,9 +144,15 @@ class TestImport:
         ("old", "new", "reason"),
         [
             ('"id": "wrtflow-flows"', '"id": "nowhere"', "missing_references"),
-            ('"8.5.0"', '"99.0.0"', "belongs to a more recent version of Kibana"),
-            ('"version": 1', '"colour": 1', "definition for this key is missing"),
-            ('"version": 1', '"version": "1"', "expected value of type [number]"),
+            pytest.param(
+                '"8.5.0"', '"99.0.0"', "belongs to a more recent version of Kibana", marks=pytest.mark.long
+            ),
+            pytest.param(
+                '"version": 1', '"colour": 1', "definition for this key is missing", marks=pytest.mark.long
+            ),
+            pytest.param(
+                '"version": 1', '"version": "1"', "expected value of type [number]", marks=pytest.mark.long
+            ),
         ],
     )
     def test_a_refused_object_fails_the_run_with_kibana_s_words(self, tmp_path, old, new, reason):

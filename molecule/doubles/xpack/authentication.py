@@ -14,7 +14,7 @@ from .store import Store
 
 # Seconds from the first answer until the index that users are in is open; until then all but the file realm's users
 # are refused as if their passwords were wrong.
-OPENING = 6
+OPENING = 3
 CHALLENGES = ['Basic realm="security", charset="UTF-8"', 'Bearer realm="security"', "ApiKey"]
 
 

@@ -372,6 +372,7 @@ class TestTheMachine:
             return False
 
 
+@pytest.mark.long
 def test_a_restart_makes_no_credential_look_refused():
     """A node that has just started refuses everybody for a moment."""
     lab.run("logserver", "touch", "/etc/elasticsearch/certs/http.crt")
