@@ -257,23 +257,25 @@ def test_over_ssh_without_sftp(access_point):
     assert "openwrt : Ulogd and its plugins are installed" in access_point
 
 
-def test_json_has_each_flow_s_end_with_the_kernel_s_times(access_point):
+def test_json_has_each_flow_s_start_and_its_end_with_the_kernel_s_times(access_point):
     sent = Sent(5140)
     fetch()
 
-    def end():
+    def ended():
         objects = map(json.loads, sent.lines())
-        return [each for each in objects if each["dest_ip"] == SITE and each["orig.l4.dport"] == 80]
+        told = [each for each in objects if each["dest_ip"] == SITE and each["orig.l4.dport"] == 80]
+        return told if told and told[-1]["ct.event"] == 4 else None
 
-    flow = lab.wait_for("the flow", end, 15)[0]
-    assert flow["ct.event"] == 4
+    # An access point tells the NEW, too.
+    start, flow = lab.wait_for("the flow's end", ended, 15)
+    assert (start["ct.event"], start["ct.id"]) == (1, flow["ct.id"])
     assert flow["dvc"] == "attic"
     assert flow["src_ip"] == lab.LAPTOP
     assert flow["orig.raw.pktlen"] > 0
     assert flow["reply.raw.pktlen"] > 1000
-    start, finish = (flow[f"flow.{name}.sec"] + flow[f"flow.{name}.usec"] / 1e6 for name in ("start", "end"))
-    assert 0 < finish - start < 15
-    assert not any(json.loads(line)["ct.event"] != 4 for line in sent.lines())
+    begun, finish = (flow[f"flow.{name}.sec"] + flow[f"flow.{name}.usec"] / 1e6 for name in ("start", "end"))
+    assert 0 < finish - begun < 15
+    assert {json.loads(line)["ct.event"] for line in sent.lines()} == {1, 4}
 
 
 def test_an_access_point_says_that_it_is_one(access_point):
