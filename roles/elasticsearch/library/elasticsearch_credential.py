@@ -13,6 +13,7 @@ from ansible.module_utils.elasticsearch_api import (
     ElasticsearchError,
     UnreachableError,
     basic,
+    connect,
     reason,
 )
 
@@ -177,10 +178,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    params = module.params
-    server = Elasticsearch(
-        params["url"], params["ca_path"], basic(params["username"], params["password"] or "")
-    )
+    params, server = module.params, connect(module.params)
     try:
         module.exit_json(**ensure(module, server, params))
     except UnreachableError as error:

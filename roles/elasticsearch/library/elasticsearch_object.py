@@ -13,7 +13,7 @@ from ansible.module_utils.elasticsearch_api import (
     Elasticsearch,
     ElasticsearchError,
     UnreachableError,
-    basic,
+    conclude,
     reason,
 )
 
@@ -144,14 +144,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    params = module.params
-    server = Elasticsearch(
-        params["url"], params["ca_path"], basic(params["username"], params["password"] or "")
-    )
-    try:
-        module.exit_json(**ensure(server, params, module.check_mode))
-    except ElasticsearchError as error:
-        module.fail_json(msg=str(error))
+    conclude(module, lambda server: ensure(server, module.params, module.check_mode))
 
 
 if __name__ == "__main__":

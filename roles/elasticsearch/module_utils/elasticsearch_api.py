@@ -8,6 +8,7 @@ import ssl
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from typing import Any
 
 # What every module of the role needs to be told.
@@ -92,6 +93,21 @@ class Elasticsearch:
         raise ElasticsearchError(
             f"Elasticsearch answered {status} to a question of who we are: {reason(answer)}"
         )
+
+
+def connect(params: dict[str, Any]) -> Elasticsearch:
+    """Return the server that a module's arguments (CONNECTION) name."""
+    return Elasticsearch(
+        params["url"], params["ca_path"], basic(params["username"], params["password"] or "")
+    )
+
+
+def conclude(module: Any, ensure: Callable[[Elasticsearch], dict[str, Any]]) -> None:
+    """End a module with what ensure returns, or with Elasticsearch's words where it refuses."""
+    try:
+        module.exit_json(**ensure(connect(module.params)))
+    except ElasticsearchError as error:
+        module.fail_json(msg=str(error))
 
 
 def reason(answer: Any) -> str:
