@@ -50,6 +50,22 @@ def test_what_a_router_tells_replaces_what_it_told(tmp_path):
         assert not home(known, "198.51.100.7")
 
 
+def test_what_a_router_translates_to_is_its_own_until_it_tells():
+    networks = Networks(HOME)
+    assert networks.shows("a@1", "198.51.100.7")
+    assert networks.shows("a@1", "2001:db8::7")
+    assert home(networks, "198.51.100.7")
+    assert home(networks, "2001:db8::7")
+    networks.learn("a@1", ["198.51.100.8"])
+    assert not home(networks, "198.51.100.7")
+    assert not networks.shows("a@1", "198.51.100.9")
+
+
+def test_a_router_that_translates_to_a_whole_network_shows_a_few_of_it():
+    networks = Networks(HOME)
+    assert sum(networks.shows("a@1", f"198.51.100.{number}") for number in range(200)) < 10
+
+
 @pytest.mark.parametrize("told", ["0.0.0.0/0", "::/0", "2000::/3", "0.0.0.0/1", "nonsense", ""])
 def test_a_false_line_does_not_turn_the_world_into_the_house(told):
     networks = Networks(HOME)

@@ -172,6 +172,9 @@ class Core:
 
     def _event(self, text: str, read: flow.Flow, router: str) -> tuple[str, flow.Flow] | None:
         places = self._places(read)
+        if places[0].home and not places[3].home and self.networks.shows(router, places[3].ip):
+            self.places.clear()
+            places = self._places(read)
         source, destination, _, _ = places
         left_out = self._are_left_out(source, destination)
         if self._access_points.routers and read.event != "UPDATE":
@@ -471,9 +474,9 @@ def opening(start: int, stamp: str) -> str:
 
 
 def _apart(start: int, stamp: str, begun: int, again: str) -> int:
-    """Tell how many ms after the first of two NEWs the second came, by the router's clock where it can be read."""
+    """Tell how many ms two NEWs are apart, by the router's clock where it can be read."""
     seconds, later = document.seconds_of_year(stamp), document.seconds_of_year(again)
-    return begun - start if seconds is None or later is None else (later - seconds) * 1000
+    return begun - start if seconds is None or later is None else abs(later - seconds) * 1000
 
 
 def _openings(opened: str) -> list[tuple[int, str]]:

@@ -10,10 +10,10 @@ import re
 import typing
 
 # The header as logread writes it: priority, time, host. What is read from a file may lack the priority, and a logread
-# that was started by hand writes no host; a relay may write the time as RFC 3339 does.
+# that was started by hand writes no host, or (-t) the time twice; a relay may write the time as RFC 3339 does.
 _HEADER = (
     r"(?:<[0-9]{1,3}>)?([A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8}|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,18}[0-9:Z+-]{1,6})"
-    r" ((?:[A-Za-z0-9._:-]{0,254}[A-Za-z0-9._-](?= ))?) ?"
+    r" (?:\[[0-9]{1,11}\.[0-9]{3}\] )?((?:[A-Za-z0-9._:-]{0,254}[A-Za-z0-9._-](?= ))?) ?"
 )
 
 # Numbers as JSON has them, and no longer than Elasticsearch's long: they go into the document as they are. The pattern

@@ -1,11 +1,13 @@
-"""Which addresses are inside: the configured home networks, and what the routers tell of their own."""
+"""Which addresses are inside: the configured home networks, and what the routers tell and show of their own."""
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import ipaddress
 import json
 import threading
+import time
 import typing
 from collections.abc import Iterable
 from pathlib import Path
@@ -28,6 +30,11 @@ _LINK = tuple(
 _LARGEST = {4: 8, 6: 32}
 _MOST = 64
 
+# Addresses that a router translates to: so many of the latest, and seconds until one more takes the place of another.
+# A router that has a whole network to translate to must not have everything placed anew with each flow.
+_SHOWN = 8
+_PAUSE = 60
+
 
 class Networks:
     """The home networks as they are known now."""
@@ -41,6 +48,8 @@ class Networks:
         self._file = file
         self._lock = threading.Lock()
         self._learned: dict[str, tuple[Network, ...]] = {}
+        # By router that tells nothing: when it last showed a new address, and its addresses.
+        self._shown: dict[str, tuple[float, collections.deque[Network]]] = {}
         if file is not None:
             with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
                 for router, items in json.loads(file.read_text(encoding="ascii")).items():
@@ -67,6 +76,7 @@ class Networks:
             if self._learned.get(router, ()) == told:
                 return False
             self._learned[router] = told
+            self._shown.pop(router, None)
             self._home = self._united()
             if self._file is not None:
                 content = {name: [str(item) for item in items] for name, items in self._learned.items()}
@@ -76,12 +86,30 @@ class Networks:
                     new.replace(self._file)
         return True
 
+    def shows(self, router: str, address: str) -> bool:
+        """Take an address that a router translates home addresses to: it is its own.
+
+        Returns whether that changed anything. A router that tells its networks knows better.
+        """
+        if router in self._learned or len(self._shown) >= _MOST:
+            return False
+        moment = time.monotonic()
+        last, shown = self._shown.get(router, (moment, collections.deque[Network](maxlen=_SHOWN)))
+        if len(shown) == _SHOWN and moment - last < _PAUSE:
+            return False
+        with self._lock:
+            shown.append(_network(address))
+            self._shown[router] = moment, shown
+            self._home = self._united()
+        return True
+
     def learned(self) -> dict[str, list[str]]:
         """Return what each router told."""
         return {router: [str(item) for item in items] for router, items in self._learned.items()}
 
     def _united(self) -> dict[int, tuple[Network, ...]]:
-        told = _by_version(item for items in self._learned.values() for item in items)
+        shown = (items for _, items in self._shown.values())
+        told = _by_version(item for items in (*self._learned.values(), *shown) for item in items)
         return {version: self._configured[version] + told[version] for version in (4, 6)}
 
 
