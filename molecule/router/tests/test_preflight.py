@@ -18,6 +18,15 @@ def broken(how: str, mend: str):
         lab.run("router", "sh", "-ec", mend)
 
 
+def replaced(program: str, script: str):
+    """Have a script in the place of one of the router's programs, wherever that is."""
+    path = f"path=$(command -v {program})"
+    return broken(
+        f"{path}; mv $path $path.kept; printf '#!/bin/sh\n{script}\n' >$path; chmod +x $path",
+        f"{path}; mv $path.kept $path",
+    )
+
+
 def uci(option: str, value: str) -> tuple[str, str]:
     """Return sh that sets an option, and sh that puts it back."""
     config = option.split(".")[0]
@@ -45,7 +54,7 @@ def test_no_openwrt():
 
 
 def test_openwrt_that_does_not_run():
-    with broken("mv /usr/bin/ubus /usr/bin/ubus.kept", "mv /usr/bin/ubus.kept /usr/bin/ubus"):
+    with replaced("ubus", "exit 255"):
         assert "has to be started with /sbin/init" in refused()
 
 
@@ -65,8 +74,7 @@ def test_no_room():
 
 
 def test_wrong_clock():
-    wrong = "printf '#!/bin/sh\\necho 1000000000\\n' >/usr/bin/date; chmod +x /usr/bin/date"
-    with broken(f"mv /usr/bin/date /usr/bin/date.kept; {wrong}", "mv /usr/bin/date.kept /usr/bin/date"):
+    with replaced("date", "echo 1000000000"):
         said = refused(**MISSING)
     assert "The router's clock says 2001-09-09 01:46 UTC" in said
     assert "Enable NTP" in said
