@@ -15,6 +15,7 @@ A case's lines are sent as they are, by TCP. Lines that begin with # are for the
     #! restart | reload | kill syslog-ng
     #! settings {JSON}         before the start, on top of the collector's settings
     #! until COUNT             wait until there are so many documents
+    #! kept TEXT               wait until an open flow with this in its line is on disk
 
 In the lines T-5 is that time as seconds since 1970, T being the start. In the documents times before T are written so
 too; later ones as the step they fell into: step 0 begins with the first line, another one after each wait and each
@@ -24,6 +25,7 @@ order to syslog-ng.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import datetime
 import json
 import math
@@ -31,6 +33,7 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -39,7 +42,8 @@ from pathlib import Path
 
 CONFIGURATION = Path("/etc/syslog-ng")
 FRAGMENTS = ("00-chain", "10-source", "20-parse", "30-correlate", "40-enrich")
-PATIENCE = 20
+# Seconds that a machine may take, however slow it is; nothing waits that long where all is well.
+PATIENCE = 120
 
 
 def main() -> None:
@@ -49,11 +53,12 @@ def main() -> None:
         collector = Collector(Path(folder), settings_of(case))
         try:
             Player(collector).play(case)
-            result = {"documents": collector.documents()}
-            if unparsed := collector.unparsed():
-                result["unparsed"] = unparsed
         finally:
+            # What is under way is written then.
             collector.stop()
+        result = {"documents": collector.documents()}
+        if unparsed := collector.unparsed():
+            result["unparsed"] = unparsed
     print(json.dumps(result, indent=2, ensure_ascii=False))
 
 
@@ -136,17 +141,25 @@ class Collector:
         file = self.folder / "documents"
         return file.read_text().count("\n") if file.exists() else 0
 
-    def received(self) -> int:
-        """Count the lines that the sources have taken."""
+    def kept(self, text: str) -> bool:
+        """Whether an open flow with this in its line is on disk."""
+        with contextlib.closing(sqlite3.connect(f"file:{self.folder}/open.sqlite?mode=ro", uri=True)) as file:
+            return any(text in flows for (flows,) in file.execute("SELECT flows FROM opened"))
+
+    def took(self, lines: int) -> bool:
+        """Whether the sources have taken so many lines, and all that came of them is written."""
         answer = subprocess.run(
             ["syslog-ng-ctl", "stats", f"--control={self.folder}/control"],
             check=True, capture_output=True, text=True,
         ).stdout  # fmt: skip
-        return sum(
-            int(line.rpartition(";")[2])
-            for line in answer.splitlines()
-            if line.startswith("source;s_wrtflow_") and ";processed;" in line and "endings" not in line
-        )
+        received = waiting = 0
+        for line in answer.splitlines():
+            name, _, number = line.rpartition(";")
+            if name.startswith("source;s_wrtflow_") and name.endswith(";processed") and "endings" not in name:
+                received += int(number)
+            elif name.startswith("dst.file;d_wrtflow_store") and name.endswith(";queued"):
+                waiting += int(number)
+        return received >= lines and not waiting
 
     def documents(self) -> list[dict]:
         """Return the documents in the order they were written, with their ids and indices."""
@@ -235,6 +248,9 @@ class Player:
                         int(argument), b"1"
                     )
                 )
+            case "kept":
+                self._settle()
+                await_(lambda: self._collector.kept(argument), f"{argument} is not on disk")
             case "until":
                 await_(lambda: self._collector.count() >= int(argument), f"fewer than {argument} documents")
             case "reload":
@@ -272,11 +288,7 @@ class Player:
 
     def _settle(self) -> None:
         """Wait until syslog-ng has taken what was sent, and written its documents."""
-        await_(lambda: self._collector.received() >= self._sent, "lines are missing")
-        before = -1
-        while (now := self._collector.count()) != before:
-            before = now
-            time.sleep(0.3)
+        await_(lambda: self._collector.took(self._sent), "lines are missing")
 
 
 def await_(condition, otherwise: str) -> None:

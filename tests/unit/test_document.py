@@ -62,6 +62,21 @@ def test_times_have_milliseconds_in_utc():
 
 
 @pytest.mark.parametrize(
+    ("stamp", "seconds"),
+    [
+        ("Jan  1 00:00:12", 12),
+        ("Mar  1 00:00:00", 60 * 86400),
+        ("2026-01-02T00:00:01.5+01:00", 86401),
+        ("Feb 30 25:61:61", None),
+        ("2026-13-01T00:00:00Z", None),
+        ("", None),
+    ],
+)
+def test_a_routers_clock_is_read_as_far_as_it_is_one(stamp, seconds):
+    assert document.seconds_of_year(stamp) == seconds
+
+
+@pytest.mark.parametrize(
     ("old", "new"),
     [
         ("03:13:49", "03:13:50"),

@@ -236,6 +236,16 @@ def test_nothing_of_a_device_that_is_left_out_is_kept_not_even_from_before(tmp_p
     assert rows == [("address", CAMERA)]
 
 
+def test_what_a_device_asked_for_is_forgotten_when_it_is_known_to_be_left_out(tmp_path: Path) -> None:
+    name = made(tmp_path, left_out=(MAC,))
+    name.start()
+    tell(name, ASKED)
+    assert name.stats()["dns_kept"]
+    tell(name, LEASE)
+    assert name.stats()["dns_kept"] == 0
+    name.stop()
+
+
 def test_each_start_has_its_stop(tmp_path: Path) -> None:
     name = made(tmp_path)
     before = threading.active_count()

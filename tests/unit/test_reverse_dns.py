@@ -13,7 +13,7 @@ import dns.resolver
 import dns.rrset
 import pytest
 from wrtflow import reverse_dns
-from wrtflow.reverse_dns import SHORTEST, ReverseDns
+from wrtflow.reverse_dns import SHORTEST, STALE, ReverseDns
 from wrtflow.settings import SettingsError
 
 NOW = 1_700_000_000.0
@@ -184,7 +184,7 @@ def test_nobody_waits_for_a_slow_server_and_the_queue_is_bounded(serve: Serve, a
     until(lambda: reverse.name("198.18.0.11"))
 
 
-def test_a_name_stands_for_its_ttl_within_the_bounds(serve: Serve, ask: Ask) -> None:
+def test_a_name_is_asked_for_again_after_its_ttl_within_the_bounds(serve: Serve, ask: Ask) -> None:
     clock = Clock()
     for ttl, stands in ((0, SHORTEST), (3600, 3600), (10**6, 7200)):
         server = serve(pointing("a.example.", ttl=ttl))
@@ -192,11 +192,34 @@ def test_a_name_stands_for_its_ttl_within_the_bounds(serve: Serve, ask: Ask) -> 
         reverse.want("198.18.0.1")
         until(lambda reverse=reverse: done(reverse))
         clock.now += stands - 1
-        assert reverse.name("198.18.0.1") == "a.example"
+        reverse.want("198.18.0.1")
+        assert done(reverse)
+        assert len(server.asked) == 1
         clock.now += 2
-        assert reverse.name("198.18.0.1") is None
         reverse.want("198.18.0.1")
         until(lambda server=server: len(server.asked) == 2)
+
+
+def test_an_old_name_is_told_until_there_is_another_answer(serve: Serve, ask: Ask) -> None:
+    clock = Clock()
+    server = serve(pointing("a.example.", ttl=0))
+    reverse = ask(server.address, retry=120, clock=clock)
+
+    def told_after(seconds: float, reply: Reply) -> str | None:
+        server.reply = reply
+        clock.now += seconds
+        told, asked = reverse.name("198.18.0.1"), reverse.asked
+        reverse.want("198.18.0.1")
+        until(lambda: reverse.asked > asked and done(reverse))
+        return told
+
+    assert told_after(0, server.reply) is None
+    assert told_after(SHORTEST + 1, refusing(dns.rcode.SERVFAIL)) == "a.example"
+    assert told_after(121, refusing(dns.rcode.SERVFAIL)) == "a.example"
+    assert told_after(121, pointing("b.example.", ttl=0)) == "a.example"
+    assert told_after(SHORTEST + STALE + 1, server.reply) is None
+    assert told_after(SHORTEST + 1, refusing(dns.rcode.NXDOMAIN)) == "b.example"
+    assert reverse.name("198.18.0.1") is None
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """What the tests of the collector share: its machine, and the far end of its chain."""
 
+import datetime
+import itertools
 import json
 import os
 import subprocess
@@ -10,9 +12,23 @@ import pytest
 
 CONTAINER = os.environ.get("WRTFLOW_COLLECTOR", "wrtflow-logserver")
 
+#: Seconds that a machine may take, however slow it is; nothing waits that long where all is well. Where it was in vain
+#: once, something is broken, and the other tests need not find out as slowly.
+PATIENCE, IMPATIENCE = 200, 20
+
 
 class Machine:
     """The log server."""
+
+    def __init__(self) -> None:
+        """Know of nothing that was before."""
+        self._began = datetime.datetime.now(datetime.UTC).isoformat()
+        self._ports = itertools.count(1024)
+        self._patience = PATIENCE
+
+    def port(self) -> int:
+        """Return a port that no other flow of these tests has."""
+        return next(self._ports)
 
     def run(self, *command: str, check: bool = True, stdin: bytes | None = None) -> str:
         """Run a command there and return what it prints."""
@@ -39,17 +55,30 @@ class Machine:
         self.run("python3", "-c", script, stdin=json.dumps([transport, address, lines]).encode())
 
     def documents(self) -> dict[str, dict]:
-        """Return what the double of Elasticsearch holds, by id."""
+        """Return what the double of Elasticsearch holds of this run, by id."""
         answer = json.loads(self.run("curl", "-sk", "https://10.77.0.10:9200/_double"))
         return {
             id_: json.loads(source) | {"_index": index}
             for index, sources in answer["documents"].items()
             for id_, source in sources.items()
+            if json.loads(source)["@timestamp"] >= self._began
         }
+
+    def of_ports(self, ports) -> list[dict]:
+        """Return the documents of some flows, when each of them has one."""
+        wanted = set(ports)
+        found = [
+            document for document in self.documents().values() if document["source"].get("port") in wanted
+        ]
+        return found if {document["source"]["port"] for document in found} == wanted else []
 
     def health(self) -> dict:
         """Return the collector's health record."""
         return json.loads(self.run("wrtflow", "health", "--json", check=False))
+
+    def told(self, part: str, name: str) -> int:
+        """Return a number of the health record; 0 as long as it is not there."""
+        return self.health().get(part, {}).get(name, 0)
 
     def behave(self, behaviour: dict | list) -> None:
         """Have the double of Elasticsearch misbehave, as molecule/doubles/bulk/bulk.py says."""
@@ -62,19 +91,23 @@ class Machine:
         """Return the process of syslog-ng; 0 where there is none."""
         return self.run("systemctl", "show", "--property=MainPID", "--value", "syslog-ng").strip()
 
+    def restart(self) -> None:
+        """Start syslog-ng anew."""
+        self.run("systemctl", "restart", "syslog-ng")
+        self.wait("it listens", lambda: self.listens(514))
+
     def listens(self, port: int) -> bool:
         """Whether somebody listens at a TCP port."""
         return f":{port} " in self.run("ss", "-Hltn")
 
-    def kept(self) -> int:
-        """Count the open flows on disk."""
+    def kept(self) -> str:
+        """Return the open flows that are on disk, and perhaps some that have just ended."""
         script = (
             "import sqlite3\n"
             "database = sqlite3.connect('file:/var/lib/wrtflow/open.sqlite?mode=ro', uri=True)\n"
-            "rows = database.execute('SELECT flows FROM opened')\n"
-            "print(sum(flows.count('\\n') + 1 for flows, in rows))"
+            "for flows, in database.execute('SELECT flows FROM opened'): print(flows)"
         )
-        return int(self.run("python3", "-c", script))
+        return self.run("python3", "-c", script)
 
     def journal(self) -> str:
         """Return the end of syslog-ng's journal."""
@@ -83,13 +116,14 @@ class Machine:
             capture_output=True, text=True,
         ).stdout  # fmt: skip
 
-    def wait(self, what: str, condition, seconds: float = 20):
-        """Return the condition's first true value; show journal and health when there is none in time."""
-        end = time.monotonic() + seconds
+    def wait(self, what: str, condition):
+        """Return the condition's first true value; show journal and health when patience ends."""
+        end = time.monotonic() + self._patience
         while not (value := condition()):
             if time.monotonic() > end:
+                self._patience = IMPATIENCE
                 raise AssertionError(
-                    f"{what}: not in {seconds} s\n{json.dumps(self.health(), indent=1)}\n{self.journal()}"
+                    f"{what}: never\n{json.dumps(self.health(), indent=1)}\n{self.journal()}"
                 )
             time.sleep(0.2)
         return value

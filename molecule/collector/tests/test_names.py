@@ -1,6 +1,5 @@
 """Names of sites and devices in the documents, with the lab's real DNS server: answering, and dead."""
 
-import datetime
 import itertools
 import time
 
@@ -8,9 +7,8 @@ import pytest
 
 # Nobody has this address.
 DEAD = "10.77.0.199"
-# This module's own flows and devices.
-BEGAN = datetime.datetime.now(datetime.UTC).isoformat()
-PORTS = itertools.count(20000 + int(time.time()) % 10000)
+# This module's own queries and devices.
+QUERIES = itertools.count(1024)
 LAPTOP, CAMERA, STRANGER = "10.77.0.120", "10.77.0.121", "10.77.0.122"
 
 
@@ -29,7 +27,7 @@ def flow(event: str, port: int, device: str, remote: str) -> str:
 
 def asked(name: str, remote: str, device: str) -> list[str]:
     """dnsmasq's lines for a name that is an alias."""
-    number = next(PORTS)
+    number = next(QUERIES)
     head = f"{number} {device}/{number}"
     return [
         router("dnsmasq[1]", f"{head} query[A] {name} from {device}"),
@@ -39,19 +37,12 @@ def asked(name: str, remote: str, device: str) -> list[str]:
     ]
 
 
-def of_ports(machine, ports) -> list[dict]:
-    documents = machine.documents().values()
-    return [
-        found for found in documents if found["source"].get("port") in ports and found["@timestamp"] >= BEGAN
-    ]
-
-
 def made(machine, device: str, remote: str, before: tuple[str, ...] | list[str] = ()) -> dict:
     """Send a whole flow, after some other lines, and return its document."""
-    port = next(PORTS)
+    port = machine.port()
     lines = [flow(event, port, device, remote) for event in ("NEW", "DESTROY")]
     machine.send("tcp", [*before, *lines])
-    return machine.wait(f"the document of port {port}", lambda: of_ports(machine, [port]))[0]
+    return machine.wait(f"the document of port {port}", lambda: machine.of_ports([port]))[0]
 
 
 def site(document: dict) -> tuple[str | None, str]:
@@ -109,7 +100,7 @@ def test_a_lease_names_the_device_on_both_families(machine):
     "name", ["x SRC=198.18.2.80", 'y"z', "\x1b[31mred", "b\u00fcro", "10.77.0.1", "z" * 3000]
 )
 def test_a_hostile_name_is_none(machine, name):
-    device = f"10.77.0.{next(PORTS) % 50 + 150}"
+    device = f"10.77.0.{next(QUERIES) % 50 + 150}"
     line = router("dnsmasq-dhcp[1]", f"DHCPACK(br-lan) {device} 02:77:00:00:01:99 {name}")
     spoof = router("dnsmasq[1]", f"1 {device}/1 query[A] {name} from {LAPTOP} from {device}")
     document = made(machine, device, "198.18.2.80", [line, spoof])
@@ -120,17 +111,12 @@ def test_a_hostile_name_is_none(machine, name):
 def test_a_dead_name_server_holds_nobody_up(machine, dead_resolver):
     # New to the collector in each run.
     net = f"198.18.{100 + int(time.time()) % 100}"
-    flows = {next(PORTS): f"{net}.{number}" for number in range(1, 201)}
+    flows = {machine.port(): f"{net}.{number}" for number in range(1, 201)}
     events = itertools.product(flows.items(), ("NEW", "DESTROY"))
     machine.send("tcp", [flow(event, port, STRANGER, remote) for (port, remote), event in events])
-
-    def arrived() -> list[dict]:
-        found = of_ports(machine, flows)
-        return found if len(found) == len(flows) else []
-
-    documents = machine.wait("200 flows to 200 new addresses", arrived, 20)
+    documents = machine.wait("200 flows to 200 new addresses", lambda: machine.of_ports(flows))
     assert {site(document) for document in documents} == {(None, "none")}
-    machine.wait("the failures are counted", lambda: machine.health()["names"]["ptr_failed"])
+    machine.wait("the failures are counted", lambda: machine.told("names", "ptr_failed"))
     # What was asked for before is still known.
     assert site(made(machine, STRANGER, "198.18.1.80")) == ("www.photoprint.example", "ptr")
 
@@ -140,7 +126,7 @@ def test_another_resolver_in_resolv_conf_is_asked_at_once(machine):
 
 
 def test_names_survive_a_restart(machine, dead_resolver):
-    machine.run("systemctl", "restart", "syslog-ng")
+    machine.restart()
     assert site(made(machine, LAPTOP, "198.18.3.80")) == ("news.example", "dns")
     assert site(made(machine, STRANGER, "198.18.3.80")) == ("edge-7.cdn.example", "ptr")
     assert made(machine, CAMERA, "198.18.1.80")["source"]["domain"] == "camera"

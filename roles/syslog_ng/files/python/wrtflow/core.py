@@ -22,12 +22,15 @@ from wrtflow.networks import Networks
 from wrtflow.openflows import Open, OpenFlows
 from wrtflow.unparsed import Unparsed
 
-# conntrack forgets no flow sooner than this after its last packet: a second NEW of the same tuple within it is the
+# ms. conntrack forgets no flow sooner than this after its last packet: a second NEW of the same tuple within it is the
 # same line again, and after it another flow, whose predecessor's DESTROY was lost.
 _DOUBLED = 10_000
 
 # ms that a router's clock may be wrong and still be the one that counts (a JSON object comes at once).
 _CLOCK = 600_000
+
+# ms that a flow may seem older than the answer that led to it where its times are the router's, and the answer's ours.
+_SKEW = 2_000
 
 # Seconds between two writes of what is kept on disk.
 _SAVE = 1.0
@@ -70,6 +73,8 @@ class Core:
         # To end without a DESTROY; the Endings source sends them round through grouping-by().
         self.endings: queue.SimpleQueue[Open | None] = queue.SimpleQueue()
         self._left: dict[str, list[int]] = {}
+        # When a flow last began, and when dnsmasq last said something, in ms since 1970.
+        self._begun = self._said = 0
         self._spaced: set[str] = set()
         self._routers: dict[str, str] = {}
         self._boots_file = loaded.state_file("boots.json")
@@ -135,7 +140,7 @@ class Core:
         if isinstance(read, flow.Line):
             self._other(read, sender)
             return None
-        router = f"{read.host}@{sender}"
+        router = self._router(read.host, sender)
         # PRINTFLOW ends each line with a space, and a line that was cut in its last number lacks it: the last one of a
         # connection that broke. Lines out of an editor lack it, too: so a router has to be known for its spaces, by
         # what came before or by flows that are open since before a restart.
@@ -149,8 +154,16 @@ class Core:
     def object(self, text: str, sender: str) -> tuple[str, flow.Flow] | None:
         """Take a router's JSON object, as line() does."""
         read = flow.read_json(text)
-        host = read.host or self._routers.get(sender) or sender
-        return self._event(text, read, f"{host}@{sender}")
+        return self._event(text, read, self._router(read.host, sender))
+
+    def _router(self, host: str, sender: str) -> str:
+        """Name a router; one that does not say its name by what it was called before, or by its address."""
+        return f"{host or self._routers.get(sender) or sender}@{sender}"
+
+    def opened(self, key: str, text: str) -> int:
+        """Note that a flow begins. Returns when, in ms since 1970: no sooner than what dnsmasq said before."""
+        self._begun = self.open.opened(key, _now_or(self._said), text)
+        return self._begun
 
     def refuse(self, sender: str, why: flow.Refused, text: str) -> None:
         """Put a line that line() or object() refused into unparsed.log."""
@@ -160,14 +173,7 @@ class Core:
     def _event(self, text: str, read: flow.Flow, router: str) -> tuple[str, flow.Flow] | None:
         places = self._places(read)
         source, destination, _, _ = places
-        left_out = (
-            source.left_out
-            or destination.left_out
-            or (
-                self._left_out_macs
-                and (self._has_left_out_mac(source) or self._has_left_out_mac(destination))
-            )
-        )
+        left_out = self._are_left_out(source, destination)
         if self._access_points.routers and read.event != "UPDATE":
             if router in self._access_points.routers:
                 self._access_points.saw(read, LEFT_OUT if left_out else source.ip)
@@ -176,8 +182,10 @@ class Core:
                 left_out = left_out or self._is_left_out(self._access_points.device(read))
         if left_out or read.event == "UPDATE":
             self.counts["ignored"] += 1
-            return None
-        if read.event == "NEW":
+            if read.event != "DESTROY":
+                return None
+            # It passes: its NEW may have come before the device was known as one that is left out, and waits for it.
+        elif read.event == "NEW":
             self.counts["new"] += 1
             if not source.home:
                 self.names.want(source.ip)
@@ -185,8 +193,17 @@ class Core:
                 self.names.want(destination.ip)
         else:
             self.counts["destroy"] += 1
+        if read.event == "DESTROY":
             self._last = text, read, places
         return f"{router} {read.tuple}", read
+
+    def _are_left_out(self, source: Place, destination: Place) -> bool:
+        """Whether nothing may be stored about a flow between the two."""
+        if source.left_out or destination.left_out:
+            return True
+        return bool(self._left_out_macs) and (
+            self._has_left_out_mac(source) or self._has_left_out_mac(destination)
+        )
 
     def _is_left_out(self, device: str | None) -> bool:
         """Whether nothing may be stored about a device behind an access point."""
@@ -212,17 +229,20 @@ class Core:
     def _other(self, read: flow.Line, sender: str) -> None:
         """Learn from a router's other lines."""
         self.counts["other"] += 1
-        if len(self._routers) < _ROUTERS:
+        if read.host and len(self._routers) < _ROUTERS:
             self._routers[sender] = read.host
+        router = self._router(read.host, sender)
         if read.program in ("dnsmasq", "dnsmasq-dhcp", "odhcpd"):
-            self.names.observe_dnsmasq(read.host, read.program, read.text, time.time())
+            # What is said after a flow's NEW has not led to it, even if it is in the same millisecond.
+            self._said = _now_or(self._begun + 1)
+            self.names.observe_dnsmasq(router, read.program, read.text, self._said / 1000)
         elif read.program == "wrtflow-net":
-            self._told(read, f"{read.host}@{sender}")
+            self._told(read, router)
 
     def _told(self, read: flow.Line, router: str) -> None:
         word, *rest = read.text.split() or [""]
         if word in ("neigh", "lease"):
-            self.names.observe_neighbour(read.host, read.text, time.time())
+            self.names.observe_neighbour(router, read.text, time.time())
         elif word == "networks":
             try:
                 if self.networks.learn(router, rest):
@@ -233,11 +253,12 @@ class Core:
             self._access_points.told(router, " ".join(rest))
         elif word == "boot" and rest:
             # Seconds since then, where they are told: flows that have begun since go on.
-            up = int(rest[1]) if len(rest) > 1 and rest[1].isdecimal() and len(rest[1]) < 10 else 0
-            self._booted(router, rest[0], now() - up * 1000)
+            told = len(rest) > 1 and rest[1].isdecimal() and len(rest[1]) < 10
+            self._booted(router, rest[0], int(rest[1]) if told else None)
 
-    def _booted(self, router: str, boot: str, moment: int) -> None:
-        """End the flows that a router had open before it booted. Boot: what differs from boot to boot."""
+    def _booted(self, router: str, boot: str, up: int | None) -> None:
+        """End the flows that a router had open before it booted, up s ago. Boot: what differs from boot to boot."""
+        moment = now() - (up or 0) * 1000
         before = self._boots.get(router)
         if before == boot or len(self._boots) >= _ROUTERS:
             return
@@ -247,7 +268,8 @@ class Core:
         with contextlib.suppress(OSError):
             new.write_text(json.dumps(self._boots), encoding="utf-8")
             new.replace(self._boots_file)
-        if before is not None:
+        # The first one of a router may come without a boot: its program has been started.
+        if before is not None or up is not None:
             for lost in self.open.older(moment, router):
                 self.endings.put(lost)
 
@@ -260,7 +282,13 @@ class Core:
         Get: what geoip2() found, by name; None before it was asked. Unplaced where it has to be.
         """
         read, places = self._read(text, get)
-        times = (self._start(key, read, opened), now()) if read.stamp else _kernel_times(read)
+        if not read.stamp:
+            return self._document(key, document.END, read, places, _kernel_times(read), text)
+        times = self._start(key, read, opened), now()
+        if not read.distinct:
+            # Two that the lines can't tell apart may end in the same second with the same counters: what is open still
+            # tells the one from the other, and both from the same line twice.
+            text += str(len(self._left.get(key, ())) + len(self.open.before(key)))
         return self._document(key, document.END, read, places, times, text)
 
     def lost(
@@ -314,7 +342,7 @@ class Core:
             self._leave(key, [begun for begun, _ in openings])
         else:
             for begun, again in openings:
-                if begun - start > _DOUBLED and stamp != again:
+                if _apart(start, stamp, begun, again) > _DOUBLED:
                     self._leave(key, [start])
                     self._lose(key, start)
                     start, stamp = begun, again
@@ -346,6 +374,8 @@ class Core:
     ) -> Finished | None:
         router = key[: key.index(" ")]
         source, destination, translated, _ = places
+        if self._are_left_out(source, destination):
+            return None
         who, observer = source, document.ROUTER
         if self._access_points.routers:
             if router in self._access_points.routers:
@@ -358,9 +388,8 @@ class Core:
         self.counts["flows"] += 1
         where = document.direction(source, destination, translated)
         start, end = times
-        names, via = self._named(
-            where, who, destination, translated, (end if start is None else start) / 1000, source
-        )
+        asked = (end if start is None else start) + (0 if read.stamp else _SKEW)
+        names, via = self._named(where, who, destination, translated, asked / 1000, source)
         # The dashboards show the other router's flow: the contact is first there.
         first = (
             where == "outbound"
@@ -382,15 +411,16 @@ class Core:
         Seen: the source as the router has it, which is an access point where the flow is another's behind it.
         """
         device, site = self.names.device, self.names.site
+        # Behind a port forward, or a redirection.
+        behind = translated if translated.home else destination
         if where == "outbound":
             name, via = site(source.ip, destination.ip, moment, None if seen is source else seen.ip)
             return (device(source.ip), (name, None)), via
         if where == "inbound":
-            behind = translated if translated.home else destination
             name, via = site(behind.ip, source.ip, moment)
             return ((name, None), device(behind.ip)), via
         if where == "internal":
-            return (device(source.ip), device(destination.ip)), "none"
+            return (device(source.ip), device(behind.ip)), "none"
         name, via = site(source.ip, destination.ip, moment)
         return ((site(destination.ip, source.ip, moment)[0], None), (name, None)), via
 
@@ -440,6 +470,12 @@ def opening(start: int, stamp: str) -> str:
     return f"{start} {stamp}"
 
 
+def _apart(start: int, stamp: str, begun: int, again: str) -> int:
+    """Tell how many ms after the first of two NEWs the second came, by the router's clock where it can be read."""
+    seconds, later = document.seconds_of_year(stamp), document.seconds_of_year(again)
+    return begun - start if seconds is None or later is None else (later - seconds) * 1000
+
+
 def _openings(opened: str) -> list[tuple[int, str]]:
     if "," not in opened:
         start, _, stamp = opened.partition(" ")
@@ -456,6 +492,12 @@ def _kernel_times(read: flow.Flow) -> tuple[int | None, int]:
     if abs(wrong) < _CLOCK:
         wrong = 0
     return None if read.start is None else min(read.start, read.end) + wrong, read.end + wrong
+
+
+def _now_or(moment: int) -> int:
+    """Return the time in ms since 1970, or a moment that is still to come (not where the clock was put back)."""
+    present = now()
+    return moment if present < moment < present + 1000 else present
 
 
 def now() -> int:

@@ -186,6 +186,9 @@ class Devices:
             if known[0] != owner and known[1] != Told.DUID:
                 self._moved(ip)
                 self._call(ip, None, now)
+        if owner in self._left_out_macs:
+            # What it asked for while it was only an address.
+            self._moved(ip)
         self.bindings.put(ip, (owner, told, now))
         if told != Told.DUID and not self._seen(owner):
             self.names.put(owner, (None, now))

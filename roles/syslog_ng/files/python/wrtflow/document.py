@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 import calendar
+import datetime
 import functools
 import hashlib
 import json
@@ -49,12 +50,15 @@ def index(prefix: str, end: int) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def _seconds_of_year(stamp: str) -> int:
-    """Read the router's own clock; 0 where it is none. RFC 3164 has no year."""
+def seconds_of_year(stamp: str) -> int | None:
+    """Read the router's own clock; None where it is none. RFC 3164 has no year."""
     try:
-        moment = time.strptime(f"1972 {stamp}", "%Y %b %d %H:%M:%S")
+        if stamp[:1].isdigit():
+            moment = datetime.datetime.fromisoformat(stamp).replace(year=1972).timetuple()
+        else:
+            moment = time.strptime(f"1972 {stamp}", "%Y %b %d %H:%M:%S")
     except ValueError:
-        return 0
+        return None
     return calendar.timegm(moment) - 63_072_000
 
 
@@ -66,7 +70,7 @@ def identity(stamp: str, moment: int | None, what: str) -> str:
     12 characters that Elasticsearch keeps as 9 bytes: 3 of time first, so that neighbours share their beginning
     (ids that do not compress cost more than any field), and 6 that tell apart what ended in the same 2 seconds.
     """
-    seconds = _seconds_of_year(stamp) if moment is None else moment // 1000
+    seconds = seconds_of_year(stamp) or 0 if moment is None else moment // 1000
     digest = hashlib.blake2b(what.encode("utf-8", "replace"), digest_size=6).digest()
     whole = binascii.b2a_base64((seconds // 2 & 0xFFFFFF).to_bytes(3, "big") + digest, newline=False)
     return whole.translate(_URL_SAFE).decode()

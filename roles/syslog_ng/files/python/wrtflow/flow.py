@@ -9,11 +9,11 @@ import json
 import re
 import typing
 
-# The header as logread writes it: priority, time, host. What is read from a file may lack the priority; a relay may
-# write the time as RFC 3339 does.
+# The header as logread writes it: priority, time, host. What is read from a file may lack the priority, and a logread
+# that was started by hand writes no host; a relay may write the time as RFC 3339 does.
 _HEADER = (
     r"(?:<[0-9]{1,3}>)?([A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8}|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,18}[0-9:Z+-]{1,6})"
-    r" ([A-Za-z0-9._:-]{1,255}) "
+    r" ((?:[A-Za-z0-9._:-]{0,254}[A-Za-z0-9._-](?= ))?) ?"
 )
 
 # Numbers as JSON has them, and no longer than Elasticsearch's long: they go into the document as they are. The pattern
@@ -36,7 +36,9 @@ _flow = re.compile(
     + r"[ \r]*"
 ).fullmatch
 
-_line = re.compile(_HEADER + r"([^ :\[]{1,64})(?:\[[0-9]{1,10}\])?: ?(.*)", re.DOTALL).fullmatch
+# Those that tell something are known behind log_prefix, too.
+_TELLING = r"(?:[^ \[]{1,64} (?=(?:dnsmasq|dnsmasq-dhcp|odhcpd|wrtflow-net)[\[:]))?"
+_line = re.compile(_HEADER + _TELLING + r"([^ :\[]{1,64})(?:\[[0-9]{1,10}\])?: ?(.*)", re.DOTALL).fullmatch
 
 _PORT_MAX = 65535
 _COUNTER_MAX = 10**18 - 1
@@ -66,7 +68,7 @@ class Flow(typing.NamedTuple):
 
     # The router's own clock, to the second, as it wrote it: part of the line's identity, never a time of ours.
     stamp: str
-    host: str
+    host: str  # "" where the line has none
     event: str  # NEW, UPDATE or DESTROY
     # What tells this flow from others that are open on this router: the tuple's text, as the router wrote it.
     tuple: str

@@ -90,8 +90,7 @@ class Line(_Parser):
         # The memory of an open flow is this message: in place of the line, the key needs no more room.
         message["MESSAGE"] = key
         if event.event == "NEW":
-            start = core.open.opened(key, cores.now(), text)
-            message["flow.opened"] = cores.opening(start, event.stamp)
+            message["flow.opened"] = cores.opening(core.opened(key, text), event.stamp)
         else:
             message["flow.closed"] = text
         return True

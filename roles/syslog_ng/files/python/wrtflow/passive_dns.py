@@ -35,8 +35,6 @@ OBSERVERS = 64
 WAITING = 64
 # The plain format: seconds that an answer may take.
 ANSWERED_WITHIN = 10.0
-# Seconds that a flow may seem older than the answer that led to it (two clocks, two ways to the collector).
-SLACK = 2.0
 
 _QUERIES = frozenset(("query[A]", "query[AAAA]"))
 _PROTOCOLS = frozenset(("UDP", "TCP"))
@@ -113,7 +111,7 @@ class PassiveDns:
         # All are younger than the flow only where two clocks differ: then the oldest is the best guess.
         name, _, last = records[-1]
         for record in records:
-            if record[1] <= at + SLACK:
+            if record[1] <= at:
                 name, _, last = record
                 break
         return name if at - last <= self._ttl else None

@@ -30,6 +30,8 @@ _log = logging.getLogger(__name__)
 RESOLV_CONF = "/etc/resolv.conf"
 # Seconds that an answer stands at least, however short its TTL.
 SHORTEST = 300.0
+# Seconds that a name is told beyond its time, until a new answer is there: an old name is better than none (RFC 8767).
+STALE = 86400.0
 # Seconds that a stop waits: syslog-ng stands still meanwhile.
 LAST_MOMENT = 0.5
 
@@ -122,7 +124,7 @@ class ReverseDns:
     def name(self, ip: str) -> str | None:
         """Return the name of an address as far as it is known now."""
         entry = self.names.get(ip)
-        return entry[0] if entry is not None and entry[1] > self._clock() else None
+        return entry[0] if entry is not None and entry[1] + STALE > self._clock() else None
 
     @property
     def waiting(self) -> int:
@@ -155,7 +157,7 @@ class ReverseDns:
             # Nobody answers, or nonsense: whatever a server sends, the thread lives on.
             self.failed += 1
             _log.debug("reverse DNS of %s", ip, exc_info=True)
-            return None, self._retry
+            return self.name(ip), self._retry
         # Several names: always the same one of them.
         texts = sorted(str(cast("PTR", record).target) for record in answer)
         name = next((name for text in texts if (name := hostname(text))), None)
