@@ -36,7 +36,7 @@ def run(name: str, *options: str, **variables: Any) -> Run:
         env={**os.environ, "ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json", "ANSIBLE_ROLES_PATH": "roles"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.stdout.startswith("{"), done.stdout + done.stderr
     answer = json.loads(done.stdout)

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import feeds
 import lab
 import pytest
 
@@ -22,6 +23,12 @@ def module(name: str, /, before: str = "", **arguments) -> dict:
     lab.put("router", "/tmp/module.sh", (MODULES / f"{name}.sh").read_bytes())
     lab.put("router", "/tmp/module.json", json.dumps(arguments).encode())
     return json.loads(lab.run("router", "sh", "-c", f"{before}\nsh /tmp/module.sh /tmp/module.json"))
+
+
+def test_info_tells_the_name_that_the_log_has():
+    assert module("openwrt_info")["hostname"] == "OpenWrt"
+    named = "uci set system.@system[0].log_hostname=front"
+    assert module("openwrt_info", f"{named}; trap 'uci revert system' EXIT")["hostname"] == "front"
 
 
 ODD = [
@@ -156,6 +163,33 @@ def test_service_says_when_one_does_not_stay_up():
         module("openwrt_service", name="ulogd", state="started", renewed=True)
 
 
+def test_service_is_not_taken_in_by_a_process_that_will_not_end():
+    """It is said to be running, though what is to follow it ends at once."""
+    lab.put(
+        "router", "/etc/init.d/labstubborn",
+        b"""#!/bin/sh /etc/rc.common
+START=99
+USE_PROCD=1
+start_service() {
+    procd_open_instance
+    procd_set_param command sh -c 'trap "" TERM; mkdir /tmp/labstubborn || exit; while sleep 1; do :; done'
+    procd_close_instance
+}
+""", 0o755,
+    )  # fmt: skip
+    try:
+        assert module("openwrt_service", name="labstubborn", state="started")["did"] == "start"
+        answer = module("openwrt_service", name="labstubborn", state="started", renewed=True)
+        assert "does not stay up" in answer.get("msg", "")
+    finally:
+        lab.run(
+            "router",
+            "sh",
+            "-c",
+            "/etc/init.d/labstubborn stop; rm -r /etc/init.d/labstubborn /tmp/labstubborn",
+        )
+
+
 def test_sysctl_is_set_now_and_kept():
     name, file = "net.netfilter.nf_conntrack_icmp_timeout", "/tmp/labtest.conf"
     former = lab.run("router", "cat", "/proc/sys/net/netfilter/nf_conntrack_icmp_timeout").strip()
@@ -169,9 +203,11 @@ def test_sysctl_is_set_now_and_kept():
 
 
 def test_package_explains_what_is_not_in_the_feed():
+    """A feed that is gone does no harm to one that is there."""
     assert not module("openwrt_package", name=["ulogd"])["changed"]
     assert module("openwrt_package", name=["ulogd-mod-xml"], _ansible_check_mode=True)["changed"]
-    assert module("openwrt_package", name=["ulogd-mod-xml"])["changed"]
+    with feeds.added("127.0.0.1:1"):
+        assert module("openwrt_package", name=["ulogd-mod-xml"])["changed"]
     assert not module("openwrt_package", name=["ulogd-mod-xml"])["changed"]
     assert module("openwrt_package", name=["ulogd-mod-xml"], state="absent")["changed"]
     answer = module("openwrt_package", name=["no-such-package"])
@@ -193,15 +229,26 @@ PACKAGE_FAULTS = {
 }
 
 
-@pytest.mark.parametrize("output", PACKAGE_FAULTS)
-def test_package_faults_are_told_apart(output):
-    """Whatever manager the router has: apk is looked for first."""
+def package_fault(add: str, update: str = "") -> dict:
+    """Have a package manager say this when ulogd is to be installed. (apk is looked for first on every router.)"""
     lab.run("router", "mkdir", "-p", "/tmp/fake")
-    lab.put("router", "/tmp/fake/said", output.encode())
-    fake = b"#!/bin/sh\ncase $1 in add) cat /tmp/fake/said >&2; exit 1 ;; info) exit 1 ;; esac\n"
+    lab.put("router", "/tmp/fake/update", update.encode())
+    lab.put("router", "/tmp/fake/add", add.encode())
+    fake = b"#!/bin/sh\ncd /tmp/fake; case $1 in update) cat update ;; add) cat add >&2; exit 1 ;; *) exit 1 ;; esac\n"
     lab.put("router", "/tmp/fake/apk", fake, mode=0o755)
     answer = module("openwrt_package", name=["ulogd"], before="export PATH=/tmp/fake:$PATH")
     assert answer["failed"]
+    return answer
+
+
+def test_a_feed_that_is_not_trusted_is_told_though_its_update_succeeds():
+    """As opkg's: the list is gone, and the package unknown."""
+    assert "does not trust" in package_fault("Unknown package 'ulogd'.", "Signature check failed.")["msg"]
+
+
+@pytest.mark.parametrize("output", PACKAGE_FAULTS)
+def test_package_faults_are_told_apart(output):
+    answer = package_fault(output)
     assert PACKAGE_FAULTS[output] in answer["msg"]
     assert output.splitlines()[-1] in answer["msg"]
 

@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager
 
+import feeds
 import lab
 import playbook
 import pytest
@@ -15,6 +16,15 @@ def broken(how: str, mend: str):
         yield
     finally:
         lab.run("router", "sh", "-ec", mend)
+
+
+def replaced(program: str, script: str):
+    """Have a script in the place of one of the router's programs, wherever that is."""
+    path = f"path=$(command -v {program})"
+    return broken(
+        f"{path}; mv $path $path.kept; printf '#!/bin/sh\n{script}\n' >$path; chmod +x $path",
+        f"{path}; mv $path.kept $path",
+    )
 
 
 def uci(option: str, value: str) -> tuple[str, str]:
@@ -44,7 +54,7 @@ def test_no_openwrt():
 
 
 def test_openwrt_that_does_not_run():
-    with broken("mv /usr/bin/ubus /usr/bin/ubus.kept", "mv /usr/bin/ubus.kept /usr/bin/ubus"):
+    with replaced("ubus", "exit 255"):
         assert "has to be started with /sbin/init" in refused()
 
 
@@ -64,27 +74,39 @@ def test_no_room():
 
 
 def test_wrong_clock():
-    wrong = "printf '#!/bin/sh\\necho 1000000000\\n' >/usr/bin/date; chmod +x /usr/bin/date"
-    with broken(f"mv /usr/bin/date /usr/bin/date.kept; {wrong}", "mv /usr/bin/date.kept /usr/bin/date"):
+    with replaced("date", "echo 1000000000"):
         said = refused(**MISSING)
     assert "The router's clock says 2001-09-09 01:46 UTC" in said
     assert "Enable NTP" in said
 
 
 def test_no_name_server():
-    feeds = lab.run(
-        "router", "sh", "-c", "ls /etc/opkg/customfeeds.conf /etc/apk/repositories.d/customfeeds.list || true"
-    ).strip()
-    line = {"conf": "src/gz far http://far.example/feed", "list": "http://far.example/packages.adb"}[
-        feeds.rsplit(".")[-1]
-    ]
-    with broken(f"cp {feeds} /tmp/feeds; echo '{line}' >>{feeds}", f"cp /tmp/feeds {feeds}"):
-        assert "can't resolve far.example, where its packages are" in refused(**MISSING)
+    with feeds.added("away.example", "far.example"):
+        assert "can't resolve away.example far.example, where its packages are" in refused(**MISSING)
+
+
+@pytest.mark.parametrize("server", ["news.example", "198.18.9.9"])
+def test_a_feed_that_is_no_more_is_put_up_with(server):
+    """Another one's name is resolved, or it has none."""
+    with feeds.added("away.example", server):
+        run = playbook.run("router", "--check", **MISSING)
+    assert not run.failed, run.said
 
 
 def test_another_log_target():
     with broken(*uci("system.@system[0].log_ip", "10.77.0.99")):
         assert "already sends its log to 10.77.0.99" in refused()
+
+
+def test_a_name_that_no_line_can_hold():
+    name = "/proc/sys/kernel/hostname"
+    with broken(f"cp {name} /tmp/name; echo 'my router' >{name}", f"cat /tmp/name >{name}"):
+        assert "calls itself my router" in refused()
+
+
+def test_changes_that_nobody_has_saved():
+    with broken("uci set system.@system[0].zonename=Nowhere", "uci revert system"):
+        assert "changed options on the router without saving them (system)" in refused()
 
 
 def test_no_kernel_times():
@@ -126,6 +148,15 @@ def test_no_conntrack():
         assert "The kernel tracks no connections" in refused()
 
 
+def test_accounting_that_is_off_for_good():
+    folder = "/proc/sys/net/netfilter"
+    with broken(
+        f"mount -t tmpfs none {folder}; echo 0 >{folder}/nf_conntrack_acct; mount -o remount,ro {folder}",
+        f"umount {folder}",
+    ):
+        assert "can't be switched on: /proc/sys is read-only" in refused()
+
+
 def test_hardware_offloading_that_is_not_wanted():
     with broken(*uci(OFFLOADING, "1")):
         assert "Hardware flow offloading is on" in refused(openwrt_hardware_offloading="refuse")
@@ -134,11 +165,16 @@ def test_hardware_offloading_that_is_not_wanted():
 @pytest.fixture
 def doubtful():
     """A router on which much is not as it should be, but nothing forbids to go on."""
-    set_both, put_back = zip(uci(OFFLOADING, "1"), uci("system.@system[0].log_ip", "10.77.0.99"), strict=True)
+    set_all, put_back = zip(
+        uci(OFFLOADING, "1"),
+        uci("system.@system[0].log_ip", "10.77.0.99"),
+        uci("dhcp.@dnsmasq[0].logfacility", "/tmp/dnsmasq.log"),
+        strict=True,
+    )
     off = "echo 0 >/proc/sys/net/netfilter/nf_conntrack_acct"
     small = "echo 'MemTotal: 60000 kB' >/tmp/meminfo; mount --bind /tmp/meminfo /proc/meminfo"
     on = "echo 1 >/proc/sys/net/netfilter/nf_conntrack_acct; umount /proc/meminfo"
-    with broken("; ".join([*set_both, off, small]), "; ".join([*put_back, on])):
+    with broken("; ".join([*set_all, off, small]), "; ".join([*put_back, on])):
         yield
 
 
@@ -148,6 +184,7 @@ def test_what_is_doubtful_is_told(doubtful):
     assert "Hardware flow offloading is on" in said.said
     assert "Conntrack accounting (net.netfilter.nf_conntrack_acct) was off" in said.said
     assert "The router has 58 MB of memory" in said.said
+    assert "Dnsmasq logs to /tmp/dnsmasq.log instead of the system's log" in said.said
     assert "its packages are missing, as they are after a sysupgrade" in said.said
     assert ("openwrt : The log's target is the collector", []) in said.changed
 
@@ -161,5 +198,5 @@ def test_what_is_not_doubtful_is_not_told(doubtful):
         openwrt_log_queries=False,
     )
     assert not said.failed, said.said
-    for word in ("offloading is on", "MB of memory", "sysupgrade"):
+    for word in ("offloading is on", "MB of memory", "Dnsmasq logs to", "sysupgrade"):
         assert word not in said.said

@@ -56,14 +56,20 @@ reached() {
     esac
 }
 
-# unresolved: the first package server whose name the router can't resolve, where packages are to be fetched.
+# unresolved: the package servers' names where packages are to be fetched and the router can't resolve a single one. (Of one
+# that is no more, as a feed that somebody has added, the package manager complains, but gets along.)
 unresolved() {
     [ -n "$missing" ] || return 0
-    cat /etc/opkg/*.conf /etc/apk/repositories.d/*.list 2>/dev/null |
-        sed -n '/^ *#/d; s|.*https*://\([^/:]*\).*|\1|p' | sort -u |
-        while read -r server; do
-            nslookup "$server" >/dev/null 2>&1 || { echo "$server" && break; }
-        done
+    servers=$(cat /etc/opkg/*.conf /etc/apk/repositories.d/*.list 2>/dev/null |
+        sed -n '/^ *#/d; s|.*https*://\([^/@]*@\)*\([^/:]*\).*|\2|p' | sort -u)
+    for server in $servers; do
+        case $server in
+        '['* | *[0-9]) return 0 ;; # an address
+        *) ! nslookup "$server" >/dev/null 2>&1 || return 0 ;;
+        esac
+    done
+    # shellcheck disable=SC2086 # in one line
+    echo $servers
 }
 
 # sections TYPE CONFIG: names of the sections of a type, as uci shows them.
@@ -73,7 +79,7 @@ json_init
 json_add_boolean changed 0
 json_add_string release "${DISTRIB_RELEASE:-}"
 json_add_string manager "$manager"
-json_add_string hostname "$(cat /proc/sys/kernel/hostname)"
+json_add_string hostname "$(uci -q get 'system.@system[0].log_hostname' || cat /proc/sys/kernel/hostname)"
 json_add_array installed
 for package in $installed; do json_add_string "" "$package"; done
 json_close_array
@@ -88,12 +94,21 @@ for setting in acct timestamp; do
     json_add_string conntrack_$setting "$(cat /proc/sys/net/netfilter/nf_conntrack_$setting 2>/dev/null)"
 done
 json_add_string flow_offloading_hw "$(uci -q get 'firewall.@defaults[0].flow_offloading_hw')"
+# Whether kernel settings can be written: the value that is there is written once more.
+acct=/proc/sys/net/netfilter/nf_conntrack_acct
+now=$(cat $acct 2>/dev/null)
+json_add_boolean writable "$([ -e $acct ] && { echo "$now" >$acct; } 2>/dev/null && echo 1 || echo 0)"
 for option in log_ip log_port log_proto; do
     json_add_string $option "$(uci -q get "system.@system[0].$option")"
 done
 json_add_array dnsmasq
 for section in $(sections dnsmasq dhcp); do json_add_string "" "$section"; done
 json_close_array
+json_add_array uncommitted
+for config in system dhcp; do [ -z "$(uci -q changes $config)" ] || json_add_string "" $config; done
+json_close_array
+# An instance of dnsmasq that logs to a file or to its standard error.
+json_add_string dnsmasq_log "$(uci -q show dhcp | sed -n "s/.*\.logfacility='\(-\|.*\/.*\)'$/\1/p" | head -n 1)"
 json_add_boolean procd "$(ubus list service >/dev/null 2>&1 && echo 1 || echo 0)"
 json_add_boolean nft "$(command -v nft >/dev/null && echo 1 || echo 0)"
 json_add_boolean deployed "$([ -f /etc/wrtflow/former ] && echo 1 || echo 0)"

@@ -10,7 +10,7 @@ name='' enabled='' state='' config='' renewed='' _ansible_check_mode=''
 json_load_file "$1"
 json_get_vars name enabled state renewed _ansible_check_mode
 json_get_values config config
-script="/etc/init.d/$name" changed=0 did=''
+script="/etc/init.d/$name" changed=0 did='' former=''
 
 finish() {
     json_init
@@ -27,6 +27,7 @@ finish() {
 # act WORD: has the init script do it, and remembers.
 act() {
     changed=1 did="$did $1"
+    [ "$1" != restart ] || former=$(about pid)
     [ "$_ansible_check_mode" != 1 ] || return 0
     said=$("$script" "$1" 2>&1) || case $1 in
         # rc.common's enable and disable answer with the state of links.
@@ -45,6 +46,12 @@ runs() {
 # lives: whether any of it does.
 lives() {
     case $(about running) in *true*) ;; *) return 1 ;; esac
+}
+
+# anew: whether none of the processes is left that were restarted. One that takes its time (procd gives it five seconds) is
+# still said to be running.
+anew() {
+    for pid in $former; do [ ! -d "/proc/$pid" ] || return 1; done
 }
 
 # outdated: whether it was said to be so, or a file of config was written after a process was started.
@@ -94,8 +101,8 @@ esac
 
 # A process that dies of its configuration does so within a moment: it has to be seen running twice.
 seen=0
-for _ in 1 2 3 4 5 6 7 8; do
-    if runs; then seen=$((seen + 1)); else seen=0; fi
+for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do
+    if anew && runs; then seen=$((seen + 1)); else seen=0; fi
     [ $seen -lt 2 ] || finish
     sleep 1
 done

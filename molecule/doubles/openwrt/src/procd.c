@@ -3,8 +3,8 @@
  *
  * From the sources of procd (service/service.c, service/instance.c; 2023-2026) and the API that procd.sh documents:
  * services with instances, started when they are set; changed ones are restarted; SIGTERM, and SIGKILL after
- * term_timeout (5 s); a stopped service is forgotten at once while its process may still be dying, so a restart
- * overlaps; respawn [threshold timeout retry]: an exit within threshold seconds counts, more than retry of them in
+ * term_timeout (5 s); what was stopped is listed as running until its process is gone, and one that is set again
+ * meanwhile is started only then; respawn [threshold timeout retry]: an exit within threshold seconds counts, more than retry of them in
  * a row and the instance stays down, retry <= 0 never gives up; stdout and stderr into the log; reload triggers.
  *
  * Differences: no jails, no watchdog, no limits, seccomp or capabilities (accepted and ignored); no inittab, no
@@ -45,7 +45,7 @@ struct instance {
 	struct instance *next;
 	char *service, *name;
 	json_object *config;		/* what the init script set */
-	bool dying;			/* deleted: forgotten when its process is gone */
+	bool dying;			/* deleted: forgotten when its process is gone, unless it is set again */
 	bool restart;			/* stopped to be started with a new config */
 	bool given_up;			/* crash loop */
 	pid_t pid;			/* 0: not running */
@@ -59,6 +59,7 @@ struct instance {
 struct service {
 	struct service *next;
 	char *name;
+	bool deleted;			/* forgotten with its last instance */
 	json_object *triggers, *data;
 };
 
@@ -210,9 +211,29 @@ static void terminate(struct instance *in)
 	in->kill_at = now() + (patience ? json_object_get_int(patience) : 5);
 }
 
+static void forget_service(const char *name)
+{
+	struct service **p, *s;
+	struct instance *in;
+
+	for (in = instances; in; in = in->next)
+		if (!strcmp(in->service, name))
+			return;
+	for (p = &services; (s = *p); p = &s->next)
+		if (s->deleted && !strcmp(s->name, name)) {
+			*p = s->next;
+			json_object_put(s->triggers);
+			json_object_put(s->data);
+			free(s->name);
+			free(s);
+			return;
+		}
+}
+
 static void forget(struct instance *in)
 {
 	struct instance **p;
+	char *service = in->service;
 
 	for (p = &instances; *p != in; p = &(*p)->next)
 		;
@@ -221,9 +242,10 @@ static void forget(struct instance *in)
 		if (in->output[i] >= 0)
 			close(in->output[i]);
 	json_object_put(in->config);
-	free(in->service);
 	free(in->name);
 	free(in);
+	forget_service(service);
+	free(service);
 }
 
 static void stop(struct instance *in)
@@ -280,7 +302,7 @@ static struct instance *find_instance(const char *service, const char *name)
 	struct instance *in;
 
 	for (in = instances; in; in = in->next)
-		if (!in->dying && !strcmp(in->service, service) && (!name || !strcmp(in->name, name)))
+		if (!strcmp(in->service, service) && (!name || !strcmp(in->name, name)))
 			return in;
 	return NULL;
 }
@@ -336,6 +358,9 @@ static void set_instance(const char *service, const char *name, json_object *con
 		in->crashes = 0;
 		in->given_up = false;
 		start(in);
+	} else if (in->dying) {
+		in->dying = false;
+		in->restart = true;
 	} else if (changed) {
 		json_object *reload = get(config, "reload_signal");
 
@@ -366,6 +391,7 @@ static int service_set(json_object *args, bool add)
 			;
 		*end = s;
 	}
+	s->deleted = false;
 	json_object_put(s->triggers);
 	json_object_put(s->data);
 	s->triggers = json_object_get(get(args, "triggers"));
@@ -389,7 +415,7 @@ static int service_delete(json_object *args)
 {
 	const char *name = get_string(args, "name"), *instance = get_string(args, "instance");
 	struct instance *in, *next;
-	struct service *s = find_service(name), **p;
+	struct service *s = find_service(name);
 
 	if (!s || (instance && !find_instance(name, instance)))
 		return NOT_FOUND;
@@ -399,13 +425,8 @@ static int service_delete(json_object *args)
 			stop(in);
 	}
 	if (!instance) {
-		for (p = &services; *p != s; p = &(*p)->next)
-			;
-		*p = s->next;
-		json_object_put(s->triggers);
-		json_object_put(s->data);
-		free(s->name);
-		free(s);
+		s->deleted = true;
+		forget_service(name);
 	}
 	return OK;
 }
@@ -419,7 +440,7 @@ static int service_signal(json_object *args)
 	if (!find_service(name) || (instance && !find_instance(name, instance)))
 		return NOT_FOUND;
 	for (in = instances; in; in = in->next)
-		if (in->pid && !in->dying && !strcmp(in->service, name) && (!instance || !strcmp(in->name, instance)))
+		if (in->pid && !strcmp(in->service, name) && (!instance || !strcmp(in->name, instance)))
 			kill(in->pid, signal ? json_object_get_int(signal) : SIGHUP);
 	return OK;
 }
@@ -478,7 +499,7 @@ static json_object *service_list(json_object *args)
 		if (s->data && json_object_object_length(s->data))
 			json_object_object_add(o, "data", json_object_get(s->data));
 		for (in = instances; in; in = in->next) {
-			if (in->dying || strcmp(in->service, s->name))
+			if (strcmp(in->service, s->name))
 				continue;
 			if (!list)
 				list = json_object_new_object();

@@ -1,7 +1,8 @@
 # procd.sh: stands for OpenWrt's library of the same name: an init script's description of its service, sent to procd.
 # shellcheck shell=busybox
 # From the API that procd.sh documents in its head and the developer guide; the messages go to `ubus call service set`.
-# Differences: no mounts, jails, mdns, validation triggers and netdev triggers (accepted, without effect).
+# Differences: no lock (a router's init scripts of one service wait for one another); no mounts, jails, mdns, validation
+# triggers and netdev triggers (accepted, without effect).
 . "$IPKG_INSTROOT/usr/share/libubox/jshn.sh"
 
 # Runs a function of this file in a JSON namespace of its own, so that a script's own JSON is left alone.
