@@ -93,7 +93,7 @@ class Collector:
         fragments = re.sub(
             r'^    netmask6?\("[^"]+"\)', '    netmask("127.0.0.0/8")', fragments, flags=re.MULTILINE
         )
-        template = "${wrtflow.index} ${wrtflow.id} ${wrtflow.document}\\n"
+        template = "${wrtflow.documents}\\n"
         return (
             f'@version: 4.8\n@include "scl.conf"\n{fragments}\n'
             f'destination d_wrtflow_store {{ file("{self.folder}/documents" template("{template}")); }};\n'
@@ -132,7 +132,7 @@ class Collector:
     def count(self) -> int:
         """Count the documents so far."""
         file = self.folder / "documents"
-        return file.read_text().count("\n") if file.exists() else 0
+        return file.read_text().count("\n") // 2 if file.exists() else 0
 
     def received(self) -> int:
         """Count the lines that the sources have taken."""
@@ -143,15 +143,17 @@ class Collector:
         return sum(
             int(line.rpartition(";")[2])
             for line in answer.splitlines()
-            if line.startswith("source;s_wrtflow_") and ";processed;" in line and "endings" not in line
+            if line.startswith(("source;s_wrtflow_syslog;", "source;s_wrtflow_json;"))
+            and ";processed;" in line
         )
 
     def documents(self) -> list[dict]:
         """Return the documents in the order they were written, with their ids and indices."""
         file = self.folder / "documents"
         found = []
-        for line in file.read_text().splitlines() if file.exists() else []:
-            index, ident, text = line.split(" ", 2)
+        lines = file.read_text().splitlines() if file.exists() else []
+        for action, text in zip(lines[0::2], lines[1::2], strict=True):
+            index, ident = json.loads(action)["create"].values()
             document = json.loads(text)
             assert re.fullmatch(r"[A-Za-z0-9_-]{12}", ident), ident
             assert index == f"network-{document['event']['end'][:7].replace('-', '.')}", index
