@@ -110,6 +110,13 @@ def test_drops_are_found_when_syslog_ng_answers_again(
     assert (counted.waiting, counted.dropped) == (8, 3)
 
 
+def test_a_reload_goes_on_with_the_numbers(tmp_path: Path, said: dict[str, int]) -> None:
+    counted = outbox.tally(tmp_path / "queue")
+    counted.post(lambda _: said.update(dropped=1, bytes=said["capacity"]), "", 4)
+    assert outbox.tally(tmp_path / "queue") is counted
+    assert outbox.read(tmp_path / "queue") == {"waiting": 0, "dropped": 4, "dropped_ever": 4}
+
+
 def test_more_can_t_leave_than_was_there(tmp_path: Path) -> None:
     counted = outbox.Tally(tmp_path / "queue")
     counted.settled(3)

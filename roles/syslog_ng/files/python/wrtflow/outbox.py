@@ -115,7 +115,9 @@ _tallies: dict[Path, Tally] = {}
 
 def tally(file: Path) -> Tally:
     """Return this process's only tally of the file. It outlives a reload, as syslog-ng's own numbers do."""
-    return _tallies.setdefault(file, Tally(file))
+    if file not in _tallies:
+        _tallies[file] = Tally(file)
+    return _tallies[file]
 
 
 def read(file: Path) -> dict[str, int]:
