@@ -757,7 +757,12 @@ def test_what_waits_is_counted_in_documents(
     outbox._tallies.clear()
     started = destination()
     assert waiting() == 5
+    started.send(message(0, 1, 2))
+    assert started.flush() == started.NOT_CONNECTED
+    started.close()
     double.behaviour = [{}]
+    started._delivery._next_try = 0
+    assert started.open()
     started.send(message(0, 1, 2))
     assert started.flush() == started.SUCCESS
     messages.pop()

@@ -390,6 +390,8 @@ def test_documents_are_posted_to_the_last_that_an_ending_makes(chain, monkeypatc
     running.start()
     endings.core.endings.put(core.Open(KEY, int(begun.split()[0]), line("NEW")))
     source.request_exit()
+    running.join(0.2)
+    assert running.is_alive()
     endings.request_exit()
     endings.run()
     running.join(30)
