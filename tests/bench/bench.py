@@ -126,7 +126,9 @@ def ours(folder: Path, sink: str, names: str) -> str:
         r'^    netmask6?\("[^"]+"\)', '    netmask("127.0.0.0/8")', fragments, flags=re.MULTILINE
     )
     fragments = fragments.replace("disk-buffer(", f'disk-buffer(dir("{folder}") ')
-    store = f'destination d_wrtflow_store {{ file("{folder}/out" template("${{wrtflow.document}}\\n")); }};\n'
+    store = (
+        f'destination d_wrtflow_store {{ file("{folder}/out" template("${{wrtflow.documents}}\\n")); }};\n'
+    )
     return f'@version: 4.8\n@include "scl.conf"\n{fragments}\n{store if sink == "file" else ""}'
 
 
@@ -138,6 +140,8 @@ class Chain:
 
     def __init__(self, name: str, sink: str = "file", names: str = "warm") -> None:
         """Start it; sink and names as the chain's function takes them."""
+        # As the file has it: the article's chain writes objects, ours what goes to _bulk.
+        self._document = b'{"create":' if name == "wrtflow" else b"\n"
         self._temporary = tempfile.TemporaryDirectory(prefix="bench-")
         self.folder = Path(self._temporary.name)
         (self.folder / "syslog-ng.conf").write_text(CHAINS[name](self.folder, sink, names))
@@ -181,7 +185,7 @@ class Chain:
     def written(self) -> int:
         """Count the documents in the file."""
         out = self.folder / "out"
-        return out.read_bytes().count(b"\n") if out.exists() else 0
+        return out.read_bytes().count(self._document) if out.exists() else 0
 
     def idle(self) -> float:
         """Wait until it has no more to do; return when that began (monotonic seconds)."""
@@ -316,9 +320,8 @@ def file() -> list[str]:
 
 def bulk() -> list[str]:
     """200,000 lines into a sink for _bulk, over TLS, through a disk buffer."""
-    # Nothing is claimed here: the article's chain does not read what Elasticsearch says of each document.
-    speed("bulk")
-    return []
+    ratio = speed("bulk")
+    return check([(ratio <= 0.5, f"{ratio:.2f} of the article's CPU, more than half")])
 
 
 def names() -> list[str]:

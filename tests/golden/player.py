@@ -100,7 +100,7 @@ class Collector:
         fragments = re.sub(
             r'^    netmask6?\("[^"]+"\)', '    netmask("127.0.0.0/8")', fragments, flags=re.MULTILINE
         )
-        template = "${wrtflow.index} ${wrtflow.id} ${wrtflow.document}\\n"
+        template = "${wrtflow.documents}\\n"
         return (
             f'@version: 4.8\n@include "scl.conf"\n{fragments}\n'
             f'destination d_wrtflow_store {{ file("{self.folder}/documents" template("{template}")); }};\n'
@@ -139,7 +139,7 @@ class Collector:
     def count(self) -> int:
         """Count the documents so far."""
         file = self.folder / "documents"
-        return file.read_text().count("\n") if file.exists() else 0
+        return file.read_text().count("\n") // 2 if file.exists() else 0
 
     def kept(self, text: str) -> bool:
         """Whether an open flow with this in its line is on disk."""
@@ -155,7 +155,7 @@ class Collector:
         received = waiting = 0
         for line in answer.splitlines():
             name, _, number = line.rpartition(";")
-            if name.startswith("source;s_wrtflow_") and name.endswith(";processed") and "endings" not in name:
+            if re.match("source;s_wrtflow_(syslog|json);.*;processed$", name):
                 received += int(number)
             elif name.startswith("dst.file;d_wrtflow_store") and name.endswith(";queued"):
                 waiting += int(number)
@@ -165,8 +165,9 @@ class Collector:
         """Return the documents in the order they were written, with their ids and indices."""
         file = self.folder / "documents"
         found = []
-        for line in file.read_text().splitlines() if file.exists() else []:
-            index, ident, text = line.split(" ", 2)
+        lines = file.read_text().splitlines() if file.exists() else []
+        for action, text in zip(lines[0::2], lines[1::2], strict=True):
+            index, ident = json.loads(action)["create"].values()
             document = json.loads(text)
             assert re.fullmatch(r"[A-Za-z0-9_-]{12}", ident), ident
             assert index == f"network-{document['event']['end'][:7].replace('-', '.')}", index

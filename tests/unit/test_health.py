@@ -123,7 +123,7 @@ syslogng_disk_queue_capacity_bytes{driver="python",class="wrtflow.delivery.Elast
     [
         (
             f"{STATISTICS}\n.\n",
-            {"waiting": 12, "dropped": 3, "delivered": 500, "bytes": 4096, "capacity": 1073737728},
+            {"waiting": 12, "dropped": 3, "bytes": 4096, "capacity": 1073737728},
         ),
         ("\n.\n", {}),
         (STATISTICS, {}),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from wrtflow import __main__, delivery, health, spool
+from wrtflow import __main__, delivery, health, outbox, spool
 
 
 class Client:
@@ -114,9 +114,11 @@ def test_the_numbers_of_the_queue_are_fresh(
     state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     record(state, queue={"waiting": 0})
-    monkeypatch.setattr(health, "queue", lambda: {"waiting": 25})
+    monkeypatch.setattr(health, "queue", lambda: {"waiting": 2, "dropped": 0, "bytes": 4096})
+    (state / "queue").write_bytes(outbox._NUMBERS.pack(25, 0, 7))
     assert run(state, "health", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["queue"] == {"waiting": 25}
+    expected = {"waiting": 25, "dropped": 0, "dropped_ever": 7, "bytes": 4096}
+    assert json.loads(capsys.readouterr().out)["queue"] == expected
 
 
 def test_the_spool_is_listed_with_the_reasons(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,11 +159,12 @@ def test_what_is_refused_again_stays_with_its_new_reason(
 
 
 def test_an_interrupted_resend_loses_and_doubles_nothing(
-    state: Path, client: type[Client], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    state: Path, client: type[Client], capsys: pytest.CaptureFixture[str]
 ) -> None:
     fill(state, 1200)
     # In the middle of a file.
-    monkeypatch.setattr(__main__, "_BATCH", 100)
+    chosen = {"state_directory": str(state), "delivery": {"batch_lines": 100}}
+    (state / "settings.json").write_text(json.dumps(chosen))
     client.away_after = 500
     assert run(state, "spool", "resend") == 1
     assert "Elasticsearch is away." in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """wrtflow.parsers: what the classes in syslog-ng's configuration put on a message, and what they let pass."""
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -138,29 +139,41 @@ def ended(chain: Parsers, opened: str = "") -> Message:
     return message
 
 
+def documents(chain: Parsers) -> list[tuple[str, str, dict]]:
+    """What has come into the outbox: index, id and document of each."""
+    posted: list[str] = []
+    chain.line.core.outbox.stop()
+    chain.line.core.outbox.run(posted.append)
+    lines = [json.loads(line) for text in posted for line in text.split("\n")]
+    return [
+        (*action["create"].values(), document)
+        for action, document in zip(lines[0::2], lines[1::2], strict=True)
+    ]
+
+
 def test_a_document_asks_for_places_once(chain):
     message = ended(chain, "1795522328064 Nov 24 03:13:40")
     assert chain.document.parse(message)
     assert (message["place.source"], message["place.destination"]) == (b"", b"198.18.1.80")
-    assert "wrtflow.document" not in message
+    assert documents(chain) == []
     message["place.destination.city.country.iso_code"] = "DE"
-    assert chain.placed.parse(message)
-    document = json.loads(message["wrtflow.document"])
+    assert not chain.placed.parse(message)
+    ((index, identity, document),) = documents(chain)
     assert document["destination"]["geo"] == {"country_iso_code": "DE"}
     assert document["event"]["start"] == "2026-11-24T12:12:08.064Z"
-    assert message["wrtflow.index"].decode() == f"network-{document['event']['end'][:7].replace('-', '.')}"
-    assert len(message["wrtflow.id"]) == 12
+    assert index == f"network-{document['event']['end'][:7].replace('-', '.')}"
+    assert len(identity) == 12
     # The next flow to that address needs nobody.
     again = ended(chain)
-    assert chain.document.parse(again)
-    assert "place.destination" not in again
-    assert json.loads(again["wrtflow.document"])["destination"]["geo"] == {"country_iso_code": "DE"}
+    assert not chain.document.parse(again)
+    ((_, _, document),) = documents(chain)
+    assert document["destination"]["geo"] == {"country_iso_code": "DE"}
 
 
 def test_a_reload_looks_places_up_anew(chain):
     message = ended(chain)
     assert chain.document.parse(message)
-    assert chain.placed.parse(message)
+    assert not chain.placed.parse(message)
     again = parsers.Document()
     assert again.init({})
     asked = ended(chain)
@@ -176,8 +189,8 @@ def test_a_flow_that_is_lost_is_a_timeout(chain):
     lost = Message(
         KEY, **{"flow.opened": opened["flow.opened"].decode(), "flow.lost": f"{start} {line('NEW')}"}
     )
-    assert chain.placed.parse(lost)
-    document = json.loads(lost["wrtflow.document"])
+    assert not chain.placed.parse(lost)
+    ((_, _, document),) = documents(chain)
     assert document["event"]["action"] == "flow-timeout"
     assert "bytes" not in document["network"]
 
@@ -185,6 +198,7 @@ def test_a_flow_that_is_lost_is_a_timeout(chain):
 def test_a_flow_that_is_lost_and_has_ended_is_nothing(chain):
     lost = Message(KEY, **{"flow.lost": f"5 {line('NEW')}"})
     assert not chain.placed.parse(lost)
+    assert documents(chain) == []
 
 
 def test_two_pings_of_the_same_moment_have_both_a_start(chain, monkeypatch):
@@ -206,8 +220,8 @@ def test_two_pings_of_the_same_moment_have_both_a_start(chain, monkeypatch):
         message = Message(event("DESTROY", octets))
         assert chain.line.parse(message)
         message["flow.opened"] = openings
-        assert chain.placed.parse(message)
-        assert "start" in json.loads(message["wrtflow.document"])["event"]
+        assert not chain.placed.parse(message)
+    assert ["start" in document["event"] for _, _, document in documents(chain)] == [True, True]
 
 
 ATTIC = "10.77.0.2"
@@ -237,6 +251,7 @@ def test_a_timeout_of_a_device_left_out_behind_an_access_point_is_nothing(file, 
         found = {"flow.opened": begun, "flow.lost": f"{begun.split()[0]} {text}"}
         lost = Message(opened["MESSAGE"].decode(), **found)
         assert not chain.placed.parse(lost)
+    assert documents(chain) == []
     assert len(chain.line.core.open) == 0
     chain.stop()
 
@@ -263,8 +278,9 @@ def test_open_flows_outlive_a_stop(file):
     first.stop()
     second = Parsers()
     message = ended(second)
-    assert second.placed.parse(message)
-    assert "start" in json.loads(message["wrtflow.document"])["event"]
+    assert not second.placed.parse(message)
+    ((_, _, document),) = documents(second)
+    assert "start" in document["event"]
     second.stop()
 
 
@@ -301,7 +317,6 @@ def test_unusable_settings_stop_the_start(file, capfd):
 
 def test_both_transports_make_alike_documents(chain):
     """But for the precision of the times."""
-    documents = []
     by_line = ended(chain, "1795522328064 Nov 24 03:13:40")
     by_object = Message(
         json.dumps(
@@ -317,8 +332,9 @@ def test_both_transports_make_alike_documents(chain):
     )  # fmt: skip
     assert chain.json.parse(by_object)
     for message in (by_line, by_object):
-        assert chain.placed.parse(message)
-        document = json.loads(message["wrtflow.document"])
+        assert not chain.placed.parse(message)
+    alike = [document for _, _, document in documents(chain)]
+    for document in alike:
         del (
             document["@timestamp"],
             document["event"]["start"],
@@ -326,8 +342,7 @@ def test_both_transports_make_alike_documents(chain):
             document["event"]["duration"],
         )
         document["wrtflow"].pop("first_seen", None)
-        documents.append(document)
-    assert documents[0] == documents[1]
+    assert alike[0] == alike[1]
 
 
 def test_strangers_are_what_syslog_ng_has_and_we_do_not(chain, monkeypatch):
@@ -353,3 +368,35 @@ def test_endings_are_posted_with_their_start(chain, monkeypatch):
     source.run()
     assert posted == [{"MESSAGE": KEY, "flow.lost": f"5 {line('NEW')}"}]
     source.deinit()
+
+
+def test_documents_are_posted_to_the_last_that_an_ending_makes(chain, monkeypatch):
+    """syslog-ng asks both sources to exit at once; what the endings make meanwhile comes through all the same."""
+    endings, source = parsers.Endings(), parsers.Documents()
+    posted: list[dict] = []
+    monkeypatch.setattr(parsers, "LogMessage", lambda *text: {"MESSAGE": text})
+    opened = Message(line("NEW"))
+    assert chain.line.parse(opened)
+    begun = opened["flow.opened"].decode()
+
+    def correlated(message: dict) -> None:
+        lost = Message(KEY, **{"flow.lost": message["flow.lost"], "flow.opened": begun})
+        assert not chain.placed.parse(lost)
+
+    endings.post_message, source.post_message = correlated, posted.append
+    assert endings.init({})
+    assert source.init({})
+    running = threading.Thread(target=source.run)
+    running.start()
+    endings.core.endings.put(core.Open(KEY, int(begun.split()[0]), line("NEW")))
+    source.request_exit()
+    running.join(0.2)
+    assert running.is_alive()
+    endings.request_exit()
+    endings.run()
+    running.join(30)
+    assert not running.is_alive()
+    ((_, document),) = [message["wrtflow.documents"].split("\n") for message in posted]
+    assert json.loads(document)["event"]["action"] == "flow-timeout"
+    source.deinit()
+    endings.deinit()

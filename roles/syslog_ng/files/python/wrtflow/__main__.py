@@ -17,14 +17,11 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
-from wrtflow import delivery, health, settings
+from wrtflow import delivery, health, outbox, settings
 from wrtflow import spool as spools
 
 # The record is written every ten seconds.
 _STALE = 60
-
-# Documents of one request.
-_BATCH = 500
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _health(loaded: settings.Settings, as_json: bool) -> int:
     path = loaded.state_file("health.json")
     record = health.read(path)
-    queue = health.queue()
+    queue = delivery.queue(health.queue(), outbox.read(loaded.tally_file))
     if queue:
         record["queue"] = queue
     faults = list(_faults(path, record))
@@ -135,7 +132,7 @@ def _resend(loaded: settings.Settings, spool: spools.Spool) -> int:
         try:
             for path in spool.claim():
                 documents = map(delivery.Document.of, spools.read(path))
-                while batch := list(itertools.islice(documents, _BATCH)):
+                while batch := list(itertools.islice(documents, loaded.delivery.batch_lines)):
                     sending.settle(batch, len(batch))
                 path.unlink()
         except delivery.Unavailable as unavailable:

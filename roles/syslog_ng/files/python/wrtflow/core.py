@@ -20,6 +20,7 @@ from wrtflow.firstseen import FirstSeen
 from wrtflow.geo import Place, Places, built
 from wrtflow.networks import Networks
 from wrtflow.openflows import Open, OpenFlows
+from wrtflow.outbox import Outbox, tally
 from wrtflow.unparsed import Unparsed
 
 # ms. conntrack forgets no flow sooner than this after its last packet: a second NEW of the same tuple within it is the
@@ -41,9 +42,6 @@ _ROUTERS = 1000
 # Tuples of flows that are known to be open although grouping-by() has let go of them.
 _LEFT = 10_000
 
-
-# What the store needs of a flow: document, id and index.
-Finished = tuple[str, str, str]
 
 # Of ORIG's source and destination and of REPLY's.
 _Places = tuple[Place, Place, Place, Place]
@@ -72,6 +70,8 @@ class Core:
         self.counts: dict[str, int] = before.counts if before else dict.fromkeys(counted, 0)
         # To end without a DESTROY; the Endings source sends them round through grouping-by().
         self.endings: queue.SimpleQueue[Open | None] = queue.SimpleQueue()
+        # Finished, on their way to the disk buffer; the Documents source hands them on.
+        self.outbox = Outbox(tally(loaded.tally_file), loaded.delivery.batch_lines)
         self._left: dict[str, list[int]] = {}
         # When a flow last began, and when dnsmasq last said something, in ms since 1970.
         self._begun = self._said = 0
@@ -278,37 +278,33 @@ class Core:
 
     # After the correlation.
 
-    def finished(self, key: str, text: str, opened: str, get: Callable[[str], str] | None) -> Finished | None:
-        """Make the document of a flow that ended with this line (DESTROY; a JSON object). None: it is left out.
+    def finished(self, key: str, text: str, opened: str, get: Callable[[str], str] | None) -> None:
+        """Put the document of a flow that ended with this line (DESTROY; a JSON object) into the outbox.
 
         Opened: the NEWs that grouping-by() had, as opening() wrote them, separated by commas.
         Get: what geoip2() found, by name; None before it was asked. Unplaced where it has to be.
         """
         read, places = self._read(text, get)
-        if not read.stamp:
-            return self._document(key, document.END, read, places, _kernel_times(read), text)
-        times = self._start(key, read, opened), now()
-        if not read.distinct:
+        times = (self._start(key, read, opened), now()) if read.stamp else _kernel_times(read)
+        if read.stamp and not read.distinct:
             # Two that the lines can't tell apart may end in the same second with the same counters: what is open still
             # tells the one from the other, and both from the same line twice.
             text += str(len(self._left.get(key, ())) + len(self.open.before(key)))
-        return self._document(key, document.END, read, places, times, text)
+        self._document(key, document.END, read, places, times, text)
 
-    def lost(
-        self, key: str, start: int, text: str, opened: str, get: Callable[[str], str] | None
-    ) -> Finished | None:
-        """Make the document of a flow whose DESTROY will not come; text is its NEW line.
+    def lost(self, key: str, start: int, text: str, opened: str, get: Callable[[str], str] | None) -> None:
+        """Put the document of a flow whose DESTROY will not come into the outbox; text is its NEW line.
 
-        None: it has ended, or is left out.
+        None is made where it has ended.
         """
         read, places = self._read(text, get)
         left = [*self._left.pop(key, ()), *(begun for begun, _ in _openings(opened))]
         self._leave(key, [begun for begun in left if begun != start])
         if start not in left and start not in self.open.before(key):
             # Its DESTROY came at the last moment.
-            return None
+            return
         self.open.closed(key, start)
-        return self._document(key, document.TIMEOUT, read, places, (start, now()), text)
+        self._document(key, document.TIMEOUT, read, places, (start, now()), text)
 
     def _read(self, text: str, get: Callable[[str], str] | None) -> tuple[flow.Flow, _Places]:
         """Read a flow's line again, and place it."""
@@ -374,11 +370,11 @@ class Core:
         places: _Places,
         times: tuple[int | None, int],
         text: str,
-    ) -> Finished | None:
+    ) -> None:
         router = key[: key.index(" ")]
         source, destination, translated, _ = places
         if self._are_left_out(source, destination):
-            return None
+            return
         who, observer = source, document.ROUTER
         if self._access_points.routers:
             if router in self._access_points.routers:
@@ -386,7 +382,7 @@ class Core:
             elif (device := self._access_points.device(read)) is not None:
                 if self._is_left_out(device):
                     self.counts["ignored"] += 1
-                    return None
+                    return
                 who = self.places[device]
         self.counts["flows"] += 1
         where = document.direction(source, destination, translated)
@@ -400,10 +396,10 @@ class Core:
             and self.first.meets(names[0][1], who.ip, destination.country, destination.system)
         )
         moment = start if action == document.TIMEOUT else read.end
-        return (
-            document.document(read, router, observer, action, times, places, names, via, where, first),
-            document.identity(read.stamp, moment, f"{router} {text}"),
+        self.outbox.put(
             document.index(self.settings.index_prefix, end),
+            document.identity(read.stamp, moment, f"{router} {text}"),
+            document.document(read, router, observer, action, times, places, names, via, where, first),
         )
 
     def _named(

@@ -22,10 +22,10 @@ import time
 import traceback
 import typing
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from wrtflow import health, settings
+from wrtflow import health, outbox, settings
 from wrtflow.spool import Refused, Spool
 
 try:
@@ -72,6 +72,44 @@ class Document(typing.NamedTuple):
         """Return the document that was put into the spool."""
         return cls(_bytes(refused.index), _bytes(refused.id), _bytes(refused.document))
 
+    def lines(self) -> bytes:
+        """Return the two lines that _bulk wants, without the last line's end."""
+        return b'{"create":{"_index":"%b","_id":"%b"}}\n%b' % self
+
+
+class Batch(Sequence[Document]):
+    """Documents as the outbox put them together. Each is looked at only where that is necessary: it is costly."""
+
+    def __init__(self, texts: Sequence[bytes]) -> None:
+        """Texts: messages' wrtflow.documents."""
+        self.body = b"\n".join([*texts, b""])
+        self._lines = self.body.count(b"\n")
+        self.whole = self._lines % 2 == 0
+
+    def __len__(self) -> int:
+        """Count the documents."""
+        return (self._lines + 1) // 2
+
+    @typing.overload
+    def __getitem__(self, index: int) -> Document: ...
+
+    @typing.overload
+    def __getitem__(self, index: slice) -> Sequence[Document]: ...
+
+    def __getitem__(self, index: int | slice) -> Document | Sequence[Document]:
+        """Return documents."""
+        return list(self)[index]
+
+    def __iter__(self) -> Iterator[Document]:
+        """Go through the documents."""
+        lines = self.body.split(b"\n")
+        for action, source in zip(lines[0::2], lines[1::2], strict=False):
+            found = _action(action)
+            target, identity = found.groups() if found else (b"", b"")
+            yield Document(target, identity, source)
+
+
+_action = re.compile(rb'\{"create":\{"_index":"([^"]*)","_id":"([^"]*)"\}\}').fullmatch
 
 # What makes it the same document: index and id.
 _key = operator.itemgetter(0, 1)
@@ -79,6 +117,8 @@ _key = operator.itemgetter(0, 1)
 
 def fit(documents: Sequence[Document]) -> bool:
     """Whether the documents can be parts of a request without breaking each other."""
+    if isinstance(documents, Batch):
+        return documents.whole
     targets, ids, sources = zip(*documents, strict=True)
     return bool(
         all(targets)
@@ -152,8 +192,10 @@ class Client:
 
         Unavailable: it is unknown what became of them, or nothing did. Unfit: none was taken.
         """
-        body = b"".join([b'{"create":{"_index":"%b","_id":"%b"}}\n%b\n' % document for document in documents])
-        status, content = self._request(body)
+        batch = (
+            documents if isinstance(documents, Batch) else Batch([document.lines() for document in documents])
+        )
+        status, content = self._request(batch.body)
         try:
             answer = json.loads(content)
             error = answer.get("error")
@@ -273,15 +315,19 @@ class Delivery:
         spool: Spool,
         client: Client | None = None,
         clock: Callable[[], float] = time.monotonic,
+        behind: Callable[[], int] = lambda: 0,
     ) -> None:
-        """Clock tells seconds."""
+        """Clock tells seconds; behind, how many documents wait behind the batch."""
         self._settings = chosen
         self._client = client or Client(chosen)
         self._spool = spool
         self._clock = clock
-        self._batch: list[Document] = []
+        self._behind = behind
+        self._batch: list[bytes | Document] = []
         self._waiting: Sequence[Document] = []
         self._settled: set[tuple[bytes, bytes]] = set()
+        # Settled as well, all of each; their keys are read when they are asked for.
+        self._created: list[Sequence[Document]] = []
         self._failures = 0
         self._next_try = 0.0
         self._tried_with: object = None
@@ -292,9 +338,9 @@ class Delivery:
         self.numbers: collections.Counter[str] = collections.Counter()
         self.refusals: collections.Counter[str] = collections.Counter()
 
-    def add(self, document: Document) -> None:
-        """Put a document into the batch."""
-        self._batch.append(document)
+    def add(self, documents: bytes | Document) -> None:
+        """Put a document into the batch, or documents as the outbox put them together."""
+        self._batch.append(documents)
 
     def forget(self) -> None:
         """Empty the batch: its documents will be added again."""
@@ -302,11 +348,13 @@ class Delivery:
 
     def flush(self) -> bool:
         """Settle the batch. False: nothing of it may be forgotten, it is to be added again after retry()."""
-        batch, self._batch = self._batch, []
+        batch, self._batch = _documents(self._batch), []
         unsettled = self._unsettled(batch)
         if unsettled and not self._try(unsettled, len(unsettled)):
             return False
-        self._settled.difference_update(map(_key, batch))
+        self._created.clear()
+        if self._settled:
+            self._settled.difference_update(map(_key, batch))
         return True
 
     def retry(self) -> bool:
@@ -321,18 +369,24 @@ class Delivery:
     def settle(self, documents: Sequence[Document], first: int) -> None:
         """Send the documents and spool what is refused. Unavailable: those that aren't settled have to wait.
 
-        The first request has at most first of them, each further one four times as many.
+        The first request has at most first of them, each further one four times as many, as far as requests go.
         """
         if documents and not fit(documents):
             unfit = [document for document in documents if not fit([document])]
             self._read(unfit, [_UNFIT] * len(unfit))
             documents = self._unsettled(documents)
         while documents:
+            first = min(first, self._settings.batch_lines)
+            if len(documents) <= first:
+                self._send(documents)
+                break
             self._send(documents[:first])
             documents = documents[first:]
             first *= 4
 
     def _unsettled(self, documents: Sequence[Document]) -> Sequence[Document]:
+        while self._created:
+            self._settled.update(map(_key, self._created.pop()))
         if not self._settled:
             return documents
         return [document for document in documents if _key(document) not in self._settled]
@@ -416,14 +470,14 @@ class Delivery:
         self.numbers["failed_requests"] += 1
         self._last_error = {"at": health.timestamp(time.time()), "what": str(unavailable)}
         if unavailable.fault != self.condition.fault:
-            number = len(self._waiting) + health.queue().get("waiting", 0)
+            number = len(self._waiting) + self._behind()
             self.condition.wrong(unavailable.fault, f"{unavailable} {number} documents wait.")
 
     def _read(self, documents: Sequence[Document], answers: Sequence[Answer]) -> None:
         """Take one request's answers in; Unavailable when any says that its document has to wait."""
         if answers.count(_CREATED) == len(documents):
             self.numbers["indexed"] += len(documents)
-            self._settled.update(map(_key, documents))
+            self._created.append(documents)
             return
         refused = []
         waiting = None
@@ -490,7 +544,11 @@ class Elasticsearch(LogDestination):  # type: ignore[misc]
 
     _delivery: Delivery
     _record: Path
+    _tally: outbox.Tally
     _attached = False
+    # Documents of the batch that the tally has, and how many leave room for another message in a request.
+    _counted = 0
+    _enough = 0
     # Outlives a reload, as what it counts does.
     _rarely = health.Rarely()
 
@@ -502,8 +560,12 @@ class Elasticsearch(LogDestination):  # type: ignore[misc]
             health.say(health.ERROR, f"syslog-ng can't start with these settings: {error}.")
             return False
         self._record = chosen.state_file("health.json")
+        self._tally = outbox.tally(chosen.tally_file)
+        self._enough = max(0, chosen.delivery.batch_lines - outbox.TOGETHER)
         self._delivery = Delivery(
-            chosen.delivery, Spool(chosen.state_file("refused"), chosen.delivery.spool_size)
+            chosen.delivery,
+            Spool(chosen.state_file("refused"), chosen.delivery.spool_size),
+            behind=lambda: max(0, self._tally.waiting - self._counted),
         )
         self._delivery.resume(health.read(self._record).get("delivery"))
         health.register("delivery", self._delivery.report)
@@ -512,7 +574,10 @@ class Elasticsearch(LogDestination):  # type: ignore[misc]
         return True
 
     def _queue(self) -> health.Report:
-        numbers = health.queue()
+        said = health.queue()
+        if said.get("waiting") == 0 and not self._counted:
+            self._tally.empty()
+        numbers = queue(said, self._tally.report())
         if numbers.get("dropped"):
             self._rarely.say(
                 "dropped",
@@ -529,7 +594,7 @@ class Elasticsearch(LogDestination):  # type: ignore[misc]
 
     def open(self) -> bool:
         """Whether it makes sense to give documents. syslog-ng asks every second while they wait."""
-        self._delivery.forget()
+        self._forget()
         ready = self._delivery.retry()
         if ready and not self._attached:
             # syslog-ng attaches its thread to Python for each call anew, which costs more than the call itself.
@@ -540,26 +605,54 @@ class Elasticsearch(LogDestination):  # type: ignore[misc]
 
     def close(self) -> None:
         """End the connection, when syslog-ng stops or documents have to wait."""
-        self._delivery.forget()
+        self._forget()
         self._delivery.close()
         if self._attached:
             ctypes.pythonapi.PyGILState_Release(_GIL_WAS_HELD)
             self._attached = False
 
     def send(self, message: typing.Any) -> int:
-        """Take one message into the batch."""
-        self._delivery.add(
-            Document(
-                message.get("wrtflow.index", b""),
-                message.get("wrtflow.id", b""),
-                message.get("wrtflow.document", b""),
-            )
-        )
-        return typing.cast("int", self.QUEUED)
+        """Take one message into the batch, and settle it when it fills a request."""
+        text = message.get("wrtflow.documents", b"")
+        if text:
+            self._delivery.add(text)
+            self._counted += (text.count(b"\n") + 1) // 2
+        else:
+            # Out of a buffer that was written before documents went together.
+            parts = ("wrtflow.index", "wrtflow.id", "wrtflow.document")
+            self._delivery.add(Document(*(message.get(part, b"") for part in parts)))
+        return self.flush() if self._counted > self._enough else typing.cast("int", self.QUEUED)
 
     def flush(self) -> int:
         """Settle the batch; NOT_CONNECTED makes syslog-ng keep it and ask open() again."""
-        return typing.cast("int", self.SUCCESS if self._delivery.flush() else self.NOT_CONNECTED)
+        if not self._delivery.flush():
+            return typing.cast("int", self.NOT_CONNECTED)
+        if self._counted:
+            self._tally.settled(self._counted)
+            self._counted = 0
+        return typing.cast("int", self.SUCCESS)
+
+    def _forget(self) -> None:
+        self._delivery.forget()
+        self._counted = 0
+
+
+def _documents(batch: Sequence[bytes | Document]) -> Sequence[Document]:
+    texts = [item for item in batch if isinstance(item, bytes)]
+    if len(texts) == len(batch):
+        return Batch(texts) if texts else []
+    return [
+        document for item in batch for document in (Batch([item]) if isinstance(item, bytes) else (item,))
+    ]
+
+
+def queue(said: dict[str, int], counted: dict[str, int]) -> dict[str, int]:
+    """Join what syslog-ng says of the disk buffer and what the tally says of the documents in it.
+
+    Every message has at least one: of a buffer from before there was a tally that is all that is known.
+    """
+    waiting = max(said.get("waiting", 0), counted.get("waiting", 0))
+    return {**said, **counted, "waiting": waiting} if said else {}
 
 
 def _item(item: dict[str, typing.Any]) -> Answer:

@@ -164,12 +164,11 @@ def read(path: Path) -> dict[str, object]:
 def queue(control_socket: str = CONTROL_SOCKET) -> dict[str, int]:
     """Ask syslog-ng for the numbers of the store's disk buffer; empty where it doesn't answer.
 
-    waiting, dropped, delivered: documents; bytes, capacity: of the file.
+    waiting, dropped: messages; bytes, capacity: of the file.
     """
     numbers = {
         "waiting": r'syslogng_output_events_total\{(?=.*result="queued")',
         "dropped": r'syslogng_output_events_total\{(?=.*result="dropped")',
-        "delivered": r'syslogng_output_events_total\{(?=.*result="delivered")',
         "bytes": r"syslogng_disk_queue_disk_usage_bytes\{",
         "capacity": r"syslogng_disk_queue_capacity_bytes\{",
     }

@@ -1,8 +1,8 @@
 """The classes that syslog-ng's configuration names, and nothing but the way between its messages and Core.
 
 Names on a message: flow.opened (NEW), flow.closed (the DESTROY's line or JSON object), flow.lost (start and NEW line
-of a flow whose DESTROY will not come), place.source and place.destination (to be looked up), and at last
-wrtflow.document, wrtflow.id and wrtflow.index. MESSAGE is the flow's key.
+of a flow whose DESTROY will not come), place.source and place.destination (to be looked up); MESSAGE is the flow's key.
+Finished documents leave by core.outbox and come back as messages of their own: wrtflow.documents.
 """
 
 from __future__ import annotations
@@ -116,28 +116,25 @@ class Json(_Parser):
 
 
 class Document(_Parser):
-    """Makes the document of an ended flow, or asks for the places of its addresses."""
+    """Makes the document of an ended flow. What passes are flows whose addresses have to be placed first."""
 
     placed = False
 
     def parse(self, message: Message) -> bool:
-        """Put wrtflow.document, wrtflow.id and wrtflow.index on the message, or place.source and place.destination."""
+        """Put the document into the outbox, or place.source and place.destination on the message."""
         key, opened = message["MESSAGE"].decode(), message.get("flow.opened", b"").decode()
         closed = message.get("flow.closed", b"").decode()
         get = (lambda name: message.get(name, b"").decode("utf-8", "replace")) if self.placed else None
         try:
             if closed:
-                finished = self.core.finished(key, closed, opened, get)
+                self.core.finished(key, closed, opened, get)
             else:
                 start, _, line = message["flow.lost"].decode().partition(" ")
-                finished = self.core.lost(key, int(start), line, opened, get)
-            if finished is None:
-                return False
+                self.core.lost(key, int(start), line, opened, get)
         except cores.Unplaced as unplaced:
             message["place.source"], message["place.destination"] = unplaced.args
-        else:
-            message["wrtflow.document"], message["wrtflow.id"], message["wrtflow.index"] = finished
-        return True
+            return True
+        return False
 
 
 class PlacedDocument(Document):
@@ -146,19 +143,19 @@ class PlacedDocument(Document):
     placed = True
 
 
-class Endings(LogSource):  # type: ignore[misc]
-    """Flows whose DESTROY will not come. They go through grouping-by(), which lets go of them, to their documents."""
-
+class _Source(LogSource):  # type: ignore[misc]
     core: cores.Core
 
     def init(self, options: dict[str, typing.Any]) -> bool:
-        """Take the Core's endings."""
         self.core = _start()
         return True
 
     def deinit(self) -> None:
-        """Let go of the Core."""
         _stop()
+
+
+class Endings(_Source):
+    """Flows whose DESTROY will not come. They go through grouping-by(), which lets go of them, to their documents."""
 
     def run(self) -> None:
         """Post endings until request_exit()."""
@@ -166,7 +163,25 @@ class Endings(LogSource):  # type: ignore[misc]
             message = LogMessage(lost.key)
             message["flow.lost"] = f"{lost.start} {lost.line}"
             self.post_message(message)
+        # Nobody makes documents any more: syslog-ng reads no lines once it asks its sources to exit.
+        self.core.outbox.stop()
 
     def request_exit(self) -> None:
         """Make run() return."""
         self.core.endings.put(None)
+
+
+class Documents(_Source):
+    """Finished documents, those of a moment in one message."""
+
+    def run(self) -> None:
+        """Post documents until Endings.run() has returned, whose documents are the last."""
+        self.core.outbox.run(self._post)
+
+    def _post(self, text: str) -> None:
+        message = LogMessage()
+        message["wrtflow.documents"] = text
+        self.post_message(message)
+
+    def request_exit(self) -> None:
+        """Nothing to do: see run()."""

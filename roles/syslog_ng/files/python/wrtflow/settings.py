@@ -51,6 +51,8 @@ class Delivery:
     url: str = "https://localhost:9200"
     ca_file: str = "/etc/syslog-ng/wrtflow/elasticsearch-ca.crt"
     api_key_file: str = "/etc/syslog-ng/wrtflow/collector.api-key"
+    # Documents of one request at most.
+    batch_lines: int = 500
     # How long a request may take before it counts as failed.
     timeout: float = 10.0
     # The longest pause between two tries while Elasticsearch takes nothing.
@@ -81,6 +83,11 @@ class Settings:
     def state_file(self, name: str) -> Path:
         """Where a part keeps what has to survive a restart."""
         return Path(self.state_directory) / name
+
+    @property
+    def tally_file(self) -> Path:
+        """Where the documents in the disk buffer are counted (wrtflow.outbox)."""
+        return self.state_file("queue")
 
 
 def load(path: str | os.PathLike[str] | None = None) -> Settings:
