@@ -4,18 +4,21 @@ Sends the lines of a file to the lab's collector as a router's logread does, wai
 the resulting flow documents, one JSON object a line, sorted by source.port. Everything else goes to standard error.
 
 Each router in the file gets a name of its own for the time of the replay, so that its documents are told apart from
-the lab's and can be taken out again; the names are put back before anything is printed.
+the lab's and can be taken out again; the names are put back before anything is printed. The collector is as it was
+installed: what it knows of the lab's devices, and learns from the file, is nothing to the other.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import re
 import secrets
 import sys
 import time
-from datetime import datetime
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import lab
@@ -24,15 +27,37 @@ COLLECTOR = ("10.77.0.10", 514)
 #: The lab's second router: an address of the client container that the collector listens to.
 SENDER = "10.77.0.30"
 
-#: A router's line on the wire: <PRI>Mmm dd hh:mm:ss HOST rest (RFC 3164, as OpenWrt's logread sends it).
+#: A router's line on the wire: <PRI>Mmm dd hh:mm:ss HOST rest (RFC 3164, as OpenWrt's logread sends it). In a file the
+#: priority may be missing, and the time be as RFC 3339 has it; a logread that was started by hand names no host, or
+#: (-t) the time twice.
 WIRE = re.compile(
-    rb"^(?P<head>(?:<\d{1,3}>)?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d )(?P<host>\S+)(?P<rest> .*)$", re.DOTALL
+    rb"^(?P<priority><\d{1,3}>)?(?P<time>[A-Z][a-z]{2} [ \d]\d [\d:]{8}|\d{4}-\d\d-\d\dT[\d:.]{8,18}[\dZ:+-]{1,6})"
+    rb" (?:\[[\d.]+\] )?(?:(?P<host>[A-Za-z0-9._:-]*[A-Za-z0-9._-]) )?(?P<rest>\S.*)$",
+    re.DOTALL,
 )
 #: The same line as `logread` prints it on the router: no PRI, no host.
 LOGREAD = re.compile(
-    rb"^[A-Z][a-z]{2} (?P<time>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d) \d{4} [a-z0-9]+\.[a-z]+ (?P<rest>\S.*)$",
+    rb"^[A-Z][a-z]{2} (?P<time>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d) \d{4} (?:\[[\d.]+\] )?"
+    rb"[a-z0-9]+\.[a-z]+ (?P<rest>\S.*)$",
     re.DOTALL,
 )
+#: The router's word that it has booted, and how many seconds ago.
+BOOT = re.compile(rb"(?P<head>.* wrtflow-net: boot \S+) (?P<seconds>\d{1,8})\s*")
+
+#: What the collector knows, put aside for a new one. Where that is there already, a replay was interrupted.
+ASIDE = """
+systemctl stop syslog-ng
+[ -e /var/lib/wrtflow.lab ] || mv /var/lib/wrtflow /var/lib/wrtflow.lab
+rm -rf /var/lib/wrtflow
+mkdir -m 0700 /var/lib/wrtflow
+systemctl start syslog-ng
+"""
+BACK = """
+systemctl stop syslog-ng
+rm -rf /var/lib/wrtflow
+mv /var/lib/wrtflow.lab /var/lib/wrtflow
+systemctl start syslog-ng
+"""
 
 
 class Names:
@@ -67,10 +92,39 @@ def on_the_wire(line: bytes, names: Names) -> bytes:
     if match := LOGREAD.match(line):
         return b"<30>" + match["time"] + b" " + names.give("OpenWrt").encode() + b" " + match["rest"]
     if match := WIRE.match(line):
-        head = match["head"] if match["head"].startswith(b"<") else b"<30>" + match["head"]
-        host = match["host"].decode("utf-8", "replace")
-        return head + names.give(host).encode() + match["rest"]
+        name = names.give((match["host"] or b"OpenWrt").decode()).encode()
+        return (match["priority"] or b"<30>") + b" ".join((match["time"], name, match["rest"]))
     return line
+
+
+def moment(line: bytes) -> datetime | None:
+    """Return what the router's clock said when it sent a line; None where that can't be read."""
+    match = WIRE.match(line)
+    written = match["time"].decode() if match else ""
+    with contextlib.suppress(ValueError):
+        if written[:1].isdigit():
+            return datetime.fromisoformat(written).replace(tzinfo=None)
+        return datetime.strptime(f"1972 {written}", "%Y %b %d %H:%M:%S")
+    return None
+
+
+def parts(lines: list[bytes]) -> list[list[bytes]]:
+    """Split the lines where a router has booted.
+
+    The collector ends the flows of before by the seconds that have passed since, which a replay doesn't take.
+    """
+    found: list[list[bytes]] = [[]]
+    for line in lines:
+        boot, now = BOOT.fullmatch(line), moment(line)
+        if boot and now:
+            part, booted = found[-1], now - timedelta(seconds=int(boot["seconds"]))
+            after = len(part)
+            while after and (sent := moment(part[after - 1])) and booted <= sent <= now:
+                after -= 1
+            found[-1:] = [part[:after], part[after:]]
+            line = boot["head"] + b" 1"
+        found[-1].append(line)
+    return [part for part in found if part]
 
 
 def sentinel(names: Names, number: int) -> tuple[list[bytes], dict[str, Any]]:
@@ -98,13 +152,22 @@ def through(names: Names, number: int, transport: str, seconds: float) -> None:
     lab.wait_for("the end of the replay in Elasticsearch", lambda: lab.documents(query), seconds)
 
 
+@contextlib.contextmanager
+def new_collector() -> Iterator[None]:
+    """Have a collector that knows nothing, and in the end the lab's own again."""
+    lab.run("logserver", "sh", "-ec", ASIDE)
+    try:
+        yield
+    finally:
+        lab.run("logserver", "sh", "-ec", BACK)
+
+
 def clean_up(names: Names) -> None:
-    """Delete the replay's documents, and have the lab's router tell anew whose addresses are whose."""
+    """Delete the replay's documents."""
     everything = {"bool": {"filter": [names.query]}}
     while hits := lab.search(everything, size=5_000, _source=False)["hits"]["hits"]:
         actions = [{"delete": {"_index": hit["_index"], "_id": hit["_id"]}} for hit in hits]
         lab.elasticsearch("POST", "/_bulk?refresh=true", actions, user="elastic")
-    lab.run("router", "sh", "-c", ": >/tmp/wrtflow-net.last")
 
 
 def main() -> int:
@@ -115,19 +178,24 @@ def main() -> int:
     parser.add_argument("log", help="file with syslog lines, as sent on the wire or as printed by logread")
     parser.add_argument("--transport", choices=["tcp", "udp"], default="tcp")
     parser.add_argument("--sender", help="the router's name, in place of the one in the lines")
-    parser.add_argument("--wait", type=float, default=60, help="seconds to wait for the end")
+    parser.add_argument("--wait", type=float, default=120, help="seconds to wait for the end")
     options = parser.parse_args()
 
     with open(options.log, "rb") as file:
-        raw = [line.rstrip(b"\r\n") for line in file]
+        # log_trailer_null ends lines with a NUL.
+        raw = re.split(rb"[\r\n\0]+", file.read())
     names = Names(options.sender)
     lines = [on_the_wire(line, names) for line in raw if line]
     print(f"replay: {len(lines)} lines to {COLLECTOR[0]}:{COLLECTOR[1]}/{options.transport}", file=sys.stderr)
     try:
-        begin = time.monotonic()
-        send(lines, options.transport)
-        through(names, 0, options.transport, options.wait)
-        print(f"replay: through after {time.monotonic() - begin:.1f} s", file=sys.stderr)
+        with new_collector():
+            begin = time.monotonic()
+            for number, part in enumerate(parts(lines)):
+                if number:
+                    time.sleep(2)
+                send(part, options.transport)
+            through(names, 0, options.transport, options.wait)
+            print(f"replay: through after {time.monotonic() - begin:.1f} s", file=sys.stderr)
         found = [d for d in lab.documents(names.query) if "-end" not in d["observer"]["hostname"]]
         for document in sorted(found, key=lambda d: (d["source"].get("port", -1), d["@timestamp"])):
             print(json.dumps(names.restore(document), sort_keys=True))

@@ -48,13 +48,46 @@ def test_places():
             b"Mon Mar 11 15:42:51 2019 daemon.info ulogd[1]: [NEW] x",
             b"<30>Mar 11 15:42:51 {} ulogd[1]: [NEW] x",
         ),
+        (
+            b"2026-11-24T03:13:47.123+01:00 openwrt ulogd[1]: [NEW] x",
+            b"<30>2026-11-24T03:13:47.123+01:00 {} ulogd[1]: [NEW] x",
+        ),
+        (b"<30>Nov  4 03:13:47 ulogd[1]: [NEW] x ", b"<30>Nov  4 03:13:47 {} ulogd[1]: [NEW] x "),
+        (b"<30>Nov  4 03:13:47 [1.234] a ulogd[1]: [NEW] x ", b"<30>Nov  4 03:13:47 {} ulogd[1]: [NEW] x "),
+        (
+            b"Mon Mar 11 15:42:51 2019 [1552318971.123] daemon.info ulogd[1]: [NEW] x",
+            b"<30>Mar 11 15:42:51 {} ulogd[1]: [NEW] x",
+        ),
+        (b"<4>Nov  4 03:13:47 kernel: [ 1.2] x", b"<4>Nov  4 03:13:47 {} kernel: [ 1.2] x"),
         (b"\xff\x00 no log line at all", b"\xff\x00 no log line at all"),
     ],
-    ids=["wire", "log server's file", "logread", "anything else"],
+    ids=[
+        "wire",
+        "log server's file",
+        "logread",
+        "relay",
+        "no host",
+        "-t",
+        "logread -t",
+        "kernel",
+        "anything else",
+    ],
 )
 def test_replay_sends_what_a_router_would(line, sent):
     names = replay.Names(None)
     assert replay.on_the_wire(line, names) == sent.replace(b"{}", f"{names.token}-0".encode())
+
+
+def test_replay_takes_its_time_where_a_router_has_booted():
+    before = [b"<30>Nov 24 03:00:00 a ulogd[1]: 1", b"<30>Nov 24 03:13:29 a ulogd[1]: 2"]
+    after = [b"<30>Nov 24 03:13:30 a procd: 3", b"<30>Nov 24 03:13:45 a ulogd[1]: 4"]
+    boot, later = b"<30>Nov 24 03:13:50 a wrtflow-net: boot 0f5e %d", b"<30>Nov 24 03:14:00 a ulogd[1]: 5"
+    assert replay.parts([*before, *after, boot % 20, later]) == [before, [*after, boot % 1, later]]
+    # A clock that went back at the boot.
+    back = b"<30>Nov 23 00:00:01 a wrtflow-net: boot 0f5e %d"
+    assert replay.parts([*before, back % 20]) == [before, [back % 1]]
+    assert replay.parts([boot % 20, later]) == [[boot % 1, later]]
+    assert replay.parts([]) == []
 
 
 def test_replay_gives_each_router_its_name_back():
