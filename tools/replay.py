@@ -24,13 +24,18 @@ COLLECTOR = ("10.77.0.10", 514)
 #: The lab's second router: an address of the client container that the collector listens to.
 SENDER = "10.77.0.30"
 
-#: A router's line on the wire: <PRI>Mmm dd hh:mm:ss HOST rest (RFC 3164, as OpenWrt's logread sends it).
+#: A router's line on the wire: <PRI>Mmm dd hh:mm:ss HOST rest (RFC 3164, as OpenWrt's logread sends it). In a file the
+#: priority may be missing, and the time be as RFC 3339 has it; a logread that was started by hand names no host, or
+#: (-t) the time twice.
 WIRE = re.compile(
-    rb"^(?P<head>(?:<\d{1,3}>)?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d )(?P<host>\S+)(?P<rest> .*)$", re.DOTALL
+    rb"^(?P<priority><\d{1,3}>)?(?P<time>[A-Z][a-z]{2} [ \d]\d [\d:]{8}|\d{4}-\d\d-\d\dT[\d:.]{8,18}[\dZ:+-]{1,6})"
+    rb" (?:\[[\d.]+\] )?(?:(?P<host>[A-Za-z0-9._:-]*[A-Za-z0-9._-]) )?(?P<rest>\S.*)$",
+    re.DOTALL,
 )
 #: The same line as `logread` prints it on the router: no PRI, no host.
 LOGREAD = re.compile(
-    rb"^[A-Z][a-z]{2} (?P<time>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d) \d{4} [a-z0-9]+\.[a-z]+ (?P<rest>\S.*)$",
+    rb"^[A-Z][a-z]{2} (?P<time>[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d) \d{4} (?:\[[\d.]+\] )?"
+    rb"[a-z0-9]+\.[a-z]+ (?P<rest>\S.*)$",
     re.DOTALL,
 )
 
@@ -67,9 +72,8 @@ def on_the_wire(line: bytes, names: Names) -> bytes:
     if match := LOGREAD.match(line):
         return b"<30>" + match["time"] + b" " + names.give("OpenWrt").encode() + b" " + match["rest"]
     if match := WIRE.match(line):
-        head = match["head"] if match["head"].startswith(b"<") else b"<30>" + match["head"]
-        host = match["host"].decode("utf-8", "replace")
-        return head + names.give(host).encode() + match["rest"]
+        name = names.give((match["host"] or b"OpenWrt").decode()).encode()
+        return (match["priority"] or b"<30>") + b" ".join((match["time"], name, match["rest"]))
     return line
 
 

@@ -48,9 +48,30 @@ def test_places():
             b"Mon Mar 11 15:42:51 2019 daemon.info ulogd[1]: [NEW] x",
             b"<30>Mar 11 15:42:51 {} ulogd[1]: [NEW] x",
         ),
+        (
+            b"2026-11-24T03:13:47.123+01:00 openwrt ulogd[1]: [NEW] x",
+            b"<30>2026-11-24T03:13:47.123+01:00 {} ulogd[1]: [NEW] x",
+        ),
+        (b"<30>Nov  4 03:13:47 ulogd[1]: [NEW] x ", b"<30>Nov  4 03:13:47 {} ulogd[1]: [NEW] x "),
+        (b"<30>Nov  4 03:13:47 [1.234] a ulogd[1]: [NEW] x ", b"<30>Nov  4 03:13:47 {} ulogd[1]: [NEW] x "),
+        (
+            b"Mon Mar 11 15:42:51 2019 [1552318971.123] daemon.info ulogd[1]: [NEW] x",
+            b"<30>Mar 11 15:42:51 {} ulogd[1]: [NEW] x",
+        ),
+        (b"<4>Nov  4 03:13:47 kernel: [ 1.2] x", b"<4>Nov  4 03:13:47 {} kernel: [ 1.2] x"),
         (b"\xff\x00 no log line at all", b"\xff\x00 no log line at all"),
     ],
-    ids=["wire", "log server's file", "logread", "anything else"],
+    ids=[
+        "wire",
+        "log server's file",
+        "logread",
+        "relay",
+        "no host",
+        "-t",
+        "logread -t",
+        "kernel",
+        "anything else",
+    ],
 )
 def test_replay_sends_what_a_router_would(line, sent):
     names = replay.Names(None)

@@ -156,7 +156,7 @@ class Core:
         read = flow.read_json(text)
         return self._event(text, read, self._router(read.host, sender))
 
-    def _router(self, host: str, sender: str) -> str:
+    def _router(self, host: str | None, sender: str) -> str:
         """Name a router; one that does not say its name by what it was called before, or by its address."""
         return f"{host or self._routers.get(sender) or sender}@{sender}"
 

@@ -13,7 +13,7 @@ import typing
 # that was started by hand writes no host, or (-t) the time twice; a relay may write the time as RFC 3339 does.
 _HEADER = (
     r"(?:<[0-9]{1,3}>)?([A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8}|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,18}[0-9:Z+-]{1,6})"
-    r" (?:\[[0-9]{1,11}\.[0-9]{3}\] )?((?:[A-Za-z0-9._:-]{0,254}[A-Za-z0-9._-](?= ))?) ?"
+    r" (?:\[[0-9]{1,11}\.[0-9]{3}\] )?(?:([A-Za-z0-9._:-]{1,255})(?<!:) )?"
 )
 
 # Numbers as JSON has them, and no longer than Elasticsearch's long: they go into the document as they are. The pattern
@@ -68,7 +68,7 @@ class Flow(typing.NamedTuple):
 
     # The router's own clock, to the second, as it wrote it: part of the line's identity, never a time of ours.
     stamp: str
-    host: str  # "" where the line has none
+    host: str | None
     event: str  # NEW, UPDATE or DESTROY
     # What tells this flow from others that are open on this router: the tuple's text, as the router wrote it.
     tuple: str
@@ -98,7 +98,7 @@ class Flow(typing.NamedTuple):
 class Line(typing.NamedTuple):
     """Any other line of a router."""
 
-    host: str
+    host: str | None
     program: str
     text: str
 
