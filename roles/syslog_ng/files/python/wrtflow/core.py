@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
+import re
 import sqlite3
 import threading
 import time
@@ -42,6 +43,9 @@ _ROUTERS = 1000
 # Tuples of flows that are known to be open although grouping-by() has let go of them.
 _LEFT = 10_000
 
+
+# The line that a kernel begins with.
+_first_of_boot = re.compile(r"\[ *0\.0+\] Linux version ").match
 
 # Of ORIG's source and destination and of REPLY's.
 _Places = tuple[Place, Place, Place, Place]
@@ -241,6 +245,9 @@ class Core:
             self.names.observe_dnsmasq(router, read.program, read.text, self._said / 1000)
         elif read.program == "wrtflow-net":
             self._told(read, router)
+        elif read.program == "kernel" and _first_of_boot(read.text):
+            # With its time, because a logread may send all that it has once more.
+            self._booted(router, f"{read.stamp} {read.text}", 0, " kernel")
 
     def _told(self, read: flow.Line, router: str) -> None:
         word, *rest = read.text.split() or [""]
@@ -259,13 +266,16 @@ class Core:
             told = len(rest) > 1 and rest[1].isdecimal() and len(rest[1]) < 10
             self._booted(router, rest[0], int(rest[1]) if told else None)
 
-    def _booted(self, router: str, boot: str, up: int | None) -> None:
-        """End the flows that a router had open before it booted, up s ago. Boot: what differs from boot to boot."""
-        moment = now() - (up or 0) * 1000
-        before = self._boots.get(router)
+    def _booted(self, router: str, boot: str, up: int | None, teller: str = "") -> None:
+        """End the flows that a router had open before it booted, up s ago.
+
+        Boot: what differs from boot to boot, as far as the same teller is asked.
+        """
+        moment = max(now(), self._begun) + 1 - (up or 0) * 1000
+        before = self._boots.get(router + teller)
         if before == boot or len(self._boots) >= _ROUTERS:
             return
-        self._boots[router] = boot
+        self._boots[router + teller] = boot
         # Kept on disk: a power cut takes the router and the collector alike.
         new = self._boots_file.with_name(f"{self._boots_file.name}.new")
         with contextlib.suppress(OSError):

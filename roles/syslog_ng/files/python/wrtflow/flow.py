@@ -98,6 +98,7 @@ class Flow(typing.NamedTuple):
 class Line(typing.NamedTuple):
     """Any other line of a router."""
 
+    stamp: str
     host: str | None
     program: str
     text: str
@@ -126,10 +127,10 @@ def _other(line: str) -> Line:
     match = _line(line)
     if match is None:
         raise Refused("not a syslog line")
-    _, host, program, text = match.groups()
+    stamp, host, program, text = match.groups()
     if program == "ulogd" or text.startswith(("[NEW]", "[UPDATE]", "[DESTROY]")):
         raise Refused("not a flow as ulogd writes it")
-    return Line(host, program, text)
+    return Line(stamp, host, program, text)
 
 
 # ulogd's numbers of conntrack's events.
