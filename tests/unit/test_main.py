@@ -159,11 +159,12 @@ def test_what_is_refused_again_stays_with_its_new_reason(
 
 
 def test_an_interrupted_resend_loses_and_doubles_nothing(
-    state: Path, client: type[Client], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    state: Path, client: type[Client], capsys: pytest.CaptureFixture[str]
 ) -> None:
     fill(state, 1200)
     # In the middle of a file.
-    monkeypatch.setattr(__main__, "_BATCH", 100)
+    chosen = {"state_directory": str(state), "delivery": {"batch_lines": 100}}
+    (state / "settings.json").write_text(json.dumps(chosen))
     client.away_after = 500
     assert run(state, "spool", "resend") == 1
     assert "Elasticsearch is away." in capsys.readouterr().err
