@@ -123,7 +123,8 @@ def test_more_can_t_leave_than_was_there(tmp_path: Path) -> None:
     assert counted.waiting == 0
 
 
-@pytest.mark.parametrize("content", [b"", b"short"])
+@pytest.mark.parametrize("content", [b"", b"short", b"longer than three numbers"])
 def test_a_file_that_is_none_counts_from_0(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "queue").write_bytes(content)
-    assert outbox.Tally(tmp_path / "queue").report() == {"waiting": 0, "dropped": 0, "dropped_ever": 0}
+    nothing = {"waiting": 0, "dropped": 0, "dropped_ever": 0}
+    assert outbox.Tally(tmp_path / "queue").report() == outbox.read(tmp_path / "queue") == nothing

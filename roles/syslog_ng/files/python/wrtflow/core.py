@@ -295,12 +295,16 @@ class Core:
         Get: what geoip2() found, by name; None before it was asked. Unplaced where it has to be.
         """
         read, places = self._read(text, get)
-        times = (self._start(key, read, opened), now()) if read.stamp else _kernel_times(read)
+        lost: list[Open] = []
+        times = (self._start(key, read, opened, lost), now()) if read.stamp else _kernel_times(read)
         if read.stamp and not read.distinct:
             # Two that the lines can't tell apart may end in the same second with the same counters: what is open still
             # tells the one from the other, and both from the same line twice.
             text += str(len(self._left.get(key, ())) + len(self.open.before(key)))
         self._document(key, document.END, read, places, times, text)
+        # Now, not before: their documents are another thread's, and come behind this one.
+        for gone in lost:
+            self.endings.put(gone)
 
     def lost(self, key: str, start: int, text: str, opened: str, get: Callable[[str], str] | None) -> None:
         """Put the document of a flow whose DESTROY will not come into the outbox; text is its NEW line.
@@ -331,8 +335,11 @@ class Core:
             _look_up(source, destination, get)
         return read, places
 
-    def _start(self, key: str, read: flow.Flow, opened: str) -> int | None:
-        """Tell when the flow that ends began, in ms since 1970; None where no NEW of it was ever seen."""
+    def _start(self, key: str, read: flow.Flow, opened: str, lost: list[Open]) -> int | None:
+        """Tell when the flow that ends began, in ms since 1970; None where no NEW of it was ever seen.
+
+        Lost: takes the flows whose tuple was used again.
+        """
         left = self._left.pop(key, None) if self._left else None
         before = self.open.before(key)
         if opened and "," not in opened and not left and not before:
@@ -353,18 +360,14 @@ class Core:
             for begun, again in openings:
                 if _apart(start, stamp, begun, again) > _DOUBLED:
                     self._leave(key, [start])
-                    self._lose(key, start)
+                    lost += [
+                        gone for gone in self.open.older(start + 1) if (gone.key, gone.start) == (key, start)
+                    ]
                     start, stamp = begun, again
                 else:
                     self.open.closed(key, begun)
         self.open.closed(key, start)
         return start
-
-    def _lose(self, key: str, start: int) -> None:
-        """End a flow whose tuple was used again."""
-        for lost in self.open.older(start + 1):
-            if lost.key == key and lost.start == start:
-                self.endings.put(lost)
 
     def _leave(self, key: str, starts: list[int]) -> None:
         """Remember flows that are still open although grouping-by() has let go of them."""

@@ -28,7 +28,6 @@ TOGETHER = 100
 # Bytes of room in the buffer as long as which no message is dropped.
 _ROOM = 1 << 20
 
-
 # Tally.report().
 _NUMBERS = struct.Struct("=3Q")
 
@@ -51,6 +50,7 @@ class Tally:
         try:
             # Written, not only made longer: a page without a block on a full disk would end the process.
             os.pwrite(descriptor, _NUMBERS.pack(*self.report().values()), 0)
+            os.ftruncate(descriptor, _NUMBERS.size)
             self._map = mmap.mmap(descriptor, _NUMBERS.size)
         finally:
             os.close(descriptor)
