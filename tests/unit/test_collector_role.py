@@ -103,3 +103,9 @@ def test_nobody_listens_for_objects_unless_asked_to(rendered):
 def test_a_flow_may_be_open_for_a_week(rendered):
     """grouping-by() lets go a day later than flows end as timeouts."""
     assert "timeout(691200)" in rendered["30-correlate.conf"]
+
+
+def test_new_code_runs_before_a_new_configuration_is_read():
+    """The code of before does not know its settings: a reload would end syslog-ng."""
+    handlers = [handler["name"] for handler in yaml.safe_load((ROLE / "handlers/main.yml").read_text())]
+    assert handlers.index("Syslog-ng is restarted") < handlers.index("Syslog-ng is reloaded")
