@@ -144,7 +144,7 @@ class Core:
         if isinstance(read, flow.Line):
             self._other(read, sender)
             return None
-        router = self._router(read.host, sender)
+        router = f"{read.host or self._called(sender)}@{sender}"
         # PRINTFLOW ends each line with a space, and a line that was cut in its last number lacks it: the last one of a
         # connection that broke. Lines out of an editor lack it, too: so a router has to be known for its spaces, by
         # what came before or by flows that are open since before a restart.
@@ -158,15 +158,18 @@ class Core:
     def object(self, text: str, sender: str) -> tuple[str, flow.Flow] | None:
         """Take a router's JSON object, as line() does."""
         read = flow.read_json(text)
-        return self._event(text, read, self._router(read.host, sender))
+        return self._event(text, read, f"{read.host or self._called(sender)}@{sender}")
 
-    def _router(self, host: str | None, sender: str) -> str:
-        """Name a router; one that does not say its name by what it was called before, or by its address."""
-        return f"{host or self._routers.get(sender) or sender}@{sender}"
+    def _called(self, sender: str) -> str:
+        """Name a router that does not say its name by what it was called before, or by its address."""
+        return self._routers.get(sender) or sender
 
     def opened(self, key: str, text: str) -> int:
         """Note that a flow begins. Returns when, in ms since 1970: no sooner than what dnsmasq said before."""
-        self._begun = self.open.opened(key, _now_or(self._said), text)
+        moment = now()
+        if moment < self._said:
+            moment = _now_or(self._said)
+        self._begun = self.open.opened(key, moment, text)
         return self._begun
 
     def refuse(self, sender: str, why: flow.Refused, text: str) -> None:
@@ -176,11 +179,15 @@ class Core:
 
     def _event(self, text: str, read: flow.Flow, router: str) -> tuple[str, flow.Flow] | None:
         places = self._places(read)
-        if places[0].home and not places[3].home and self.networks.shows(router, places[3].ip):
+        source, destination, _, answered = places
+        if source.home and not answered.home and self.networks.shows(router, answered.ip):
             self.places.clear()
-            places = self._places(read)
-        source, destination, _, _ = places
-        left_out = self._are_left_out(source, destination)
+            places = source, destination, _, _ = self._places(read)
+        left_out = (
+            source.left_out
+            or destination.left_out
+            or (self._left_out_macs and self._have_left_out_mac(source, destination))
+        )
         if self._access_points.routers and read.event != "UPDATE":
             if router in self._access_points.routers:
                 self._access_points.saw(read, LEFT_OUT if left_out else source.ip)
@@ -192,6 +199,7 @@ class Core:
             if read.event != "DESTROY":
                 return None
             # It passes: its NEW may have come before the device was known as one that is left out, and waits for it.
+            self._last = text, read, places
         elif read.event == "NEW":
             self.counts["new"] += 1
             if not source.home:
@@ -200,17 +208,8 @@ class Core:
                 self.names.want(destination.ip)
         else:
             self.counts["destroy"] += 1
-        if read.event == "DESTROY":
             self._last = text, read, places
         return f"{router} {read.tuple}", read
-
-    def _are_left_out(self, source: Place, destination: Place) -> bool:
-        """Whether nothing may be stored about a flow between the two."""
-        if source.left_out or destination.left_out:
-            return True
-        return bool(self._left_out_macs) and (
-            self._has_left_out_mac(source) or self._has_left_out_mac(destination)
-        )
 
     def _is_left_out(self, device: str | None) -> bool:
         """Whether nothing may be stored about a device behind an access point."""
@@ -218,6 +217,9 @@ class Core:
             return device == LEFT_OUT
         place = self.places[device]
         return place.left_out or self._has_left_out_mac(place)
+
+    def _have_left_out_mac(self, source: Place, destination: Place) -> bool:
+        return self._has_left_out_mac(source) or self._has_left_out_mac(destination)
 
     def _has_left_out_mac(self, place: Place) -> bool:
         return place.home and self.names.device(place.ip).mac in self._left_out_macs
@@ -238,7 +240,7 @@ class Core:
         self.counts["other"] += 1
         if read.host and len(self._routers) < _ROUTERS:
             self._routers[sender] = read.host
-        router = self._router(read.host, sender)
+        router = f"{read.host or self._called(sender)}@{sender}"
         if read.program in ("dnsmasq", "dnsmasq-dhcp", "odhcpd"):
             # What is said after a flow's NEW has not led to it, even if it is in the same millisecond.
             self._said = _now_or(self._begun + 1)
@@ -386,7 +388,11 @@ class Core:
     ) -> None:
         router = key[: key.index(" ")]
         source, destination, translated, _ = places
-        if self._are_left_out(source, destination):
+        if (
+            source.left_out
+            or destination.left_out
+            or (self._left_out_macs and self._have_left_out_mac(source, destination))
+        ):
             return
         who, observer = source, document.ROUTER
         if self._access_points.routers:
