@@ -23,9 +23,8 @@ KNOWN = json.dumps(
 
 KINDS = {"City": "GeoLite2-City.mmdb", "ASN": "GeoLite2-ASN.mmdb"}
 
-# This run's own flows.
-BEGAN = datetime.datetime.now(datetime.UTC).isoformat()
-PORTS = itertools.count(20000 + int(time.time()) % 20000)
+# Beyond those of Traffic.
+PORTS = itertools.count(40000)
 MINUTES = itertools.count(1)
 
 
@@ -39,18 +38,11 @@ def flow(event: str, port: int, remote: str) -> str:
     )
 
 
-def of_ports(machine: Collector, ports: set[int]) -> list[dict]:
-    documents = machine.documents().values()
-    return [
-        found for found in documents if found["source"].get("port") in ports and found["@timestamp"] >= BEGAN
-    ]
-
-
 def place(machine: Collector, remote: str) -> tuple[str | None, int | None]:
     """Send a flow, and return the country and the autonomous system in its document."""
     port = next(PORTS)
     machine.send("tcp", [flow(event, port, remote) for event in ("NEW", "DESTROY")])
-    (document,) = machine.wait(f"the document of port {port}", lambda: of_ports(machine, {port}))
+    (document,) = machine.wait(f"the document of port {port}", lambda: machine.of_ports({port}))
     there = document["destination"]
     return there.get("geo", {}).get("country_iso_code"), there.get("as", {}).get("number")
 
@@ -443,16 +435,14 @@ def test_a_rotation_loses_no_flow(machine, double, made, full_size):
     machine.send("tcp", [flow("DESTROY", open_port, RIPE)])
     ports = traffic.end()
     assert len(ports) > 300
-    documents = machine.wait("every flow", lambda: [
-        found for found in [of_ports(machine, ports)] if len(found) >= len(ports)
-    ], 60)[0]  # fmt: skip
+    documents = machine.wait("every flow", lambda: machine.of_ports(ports))
     # Each once, with its start, its bytes, and the databases of before or of after.
     assert sorted(found["source"]["port"] for found in documents) == sorted(ports)
     assert all(found["source"]["bytes"] == found["source"]["port"] for found in documents)
     assert all(found["event"]["start"] < found["event"]["end"] for found in documents)
     places = [found["destination"].get("geo", {}).get("country_iso_code") for found in documents]
     assert {None, "NL"} == set(places)
-    (document,) = of_ports(machine, {open_port})
+    (document,) = machine.of_ports({open_port})
     assert document["event"]["start"] <= before
     assert (document["source"]["bytes"], document["destination"]["geo"]["country_iso_code"]) == (
         open_port,
