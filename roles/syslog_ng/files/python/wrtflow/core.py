@@ -144,7 +144,7 @@ class Core:
         if isinstance(read, flow.Line):
             self._other(read, sender)
             return None
-        router = f"{read.host or self._called(sender)}@{sender}"
+        router = self._router(read.host, sender)
         # PRINTFLOW ends each line with a space, and a line that was cut in its last number lacks it: the last one of a
         # connection that broke. Lines out of an editor lack it, too: so a router has to be known for its spaces, by
         # what came before or by flows that are open since before a restart.
@@ -158,11 +158,11 @@ class Core:
     def object(self, text: str, sender: str) -> tuple[str, flow.Flow] | None:
         """Take a router's JSON object, as line() does."""
         read = flow.read_json(text)
-        return self._event(text, read, f"{read.host or self._called(sender)}@{sender}")
+        return self._event(text, read, self._router(read.host, sender))
 
-    def _called(self, sender: str) -> str:
-        """Name a router that does not say its name by what it was called before, or by its address."""
-        return self._routers.get(sender) or sender
+    def _router(self, host: str | None, sender: str) -> str:
+        """Name a router; one that does not say its name by what it was called before, or by its address."""
+        return f"{host or self._routers.get(sender) or sender}@{sender}"
 
     def opened(self, key: str, text: str) -> int:
         """Note that a flow begins. Returns when, in ms since 1970: no sooner than what dnsmasq said before."""
@@ -183,11 +183,7 @@ class Core:
         if source.home and not answered.home and self.networks.shows(router, answered.ip):
             self.places.clear()
             places = source, destination, _, _ = self._places(read)
-        left_out = (
-            source.left_out
-            or destination.left_out
-            or (self._left_out_macs and self._have_left_out_mac(source, destination))
-        )
+        left_out = self._are_left_out(source, destination)
         if self._access_points.routers and read.event != "UPDATE":
             if router in self._access_points.routers:
                 self._access_points.saw(read, LEFT_OUT if left_out else source.ip)
@@ -218,8 +214,13 @@ class Core:
         place = self.places[device]
         return place.left_out or self._has_left_out_mac(place)
 
-    def _have_left_out_mac(self, source: Place, destination: Place) -> bool:
-        return self._has_left_out_mac(source) or self._has_left_out_mac(destination)
+    def _are_left_out(self, source: Place, destination: Place) -> bool:
+        """Whether nothing may be stored about a flow between the two."""
+        if source.left_out or destination.left_out:
+            return True
+        return bool(self._left_out_macs) and (
+            self._has_left_out_mac(source) or self._has_left_out_mac(destination)
+        )
 
     def _has_left_out_mac(self, place: Place) -> bool:
         return place.home and self.names.device(place.ip).mac in self._left_out_macs
@@ -240,7 +241,7 @@ class Core:
         self.counts["other"] += 1
         if read.host and len(self._routers) < _ROUTERS:
             self._routers[sender] = read.host
-        router = f"{read.host or self._called(sender)}@{sender}"
+        router = self._router(read.host, sender)
         if read.program in ("dnsmasq", "dnsmasq-dhcp", "odhcpd"):
             # What is said after a flow's NEW has not led to it, even if it is in the same millisecond.
             self._said = _now_or(self._begun + 1)
@@ -388,11 +389,7 @@ class Core:
     ) -> None:
         router = key[: key.index(" ")]
         source, destination, translated, _ = places
-        if (
-            source.left_out
-            or destination.left_out
-            or (self._left_out_macs and self._have_left_out_mac(source, destination))
-        ):
+        if self._are_left_out(source, destination):
             return
         who, observer = source, document.ROUTER
         if self._access_points.routers:
