@@ -20,7 +20,7 @@ from pathlib import Path
 from wrtflow import delivery, health, outbox, settings
 from wrtflow import spool as spools
 
-# The record is written every ten seconds.
+# The record is written every few seconds.
 _STALE = 60
 
 
