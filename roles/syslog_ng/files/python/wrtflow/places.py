@@ -1,0 +1,374 @@
+"""Where an address is: at home, left out, or somewhere in the world. Each address is placed once, then remembered."""
+
+from __future__ import annotations
+
+import collections
+import ipaddress
+import json
+import os
+import re
+import time
+import typing
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import maxminddb
+
+from wrtflow import health
+from wrtflow.clock import Clock
+from wrtflow.state import State
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+# They never leave their link: never looked up, never "outside".
+_LINK = (
+    "0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32",
+    "::/128", "::1/128", "fe80::/10", "ff00::/8",
+)  # fmt: skip
+
+# The widest networks that a router may tell, by IP version: a false line must not turn the world into the house.
+_WIDEST = {4: 16, 6: 44}
+# Networks of one router, and of all.
+_TOLD = 64
+_TOLD_BY_ALL = 256
+# ms that a network stays home after its router tells it no more: flows through it are still open.
+_FORMER = 86_400_000
+
+# Addresses that a router which tells no networks translates to: the latest, and ms until one more replaces one of them.
+# A router that translates to a whole network must not have every address placed again with each flow.
+_SHOWN = 8
+_PAUSE = 60_000
+
+# Addresses remembered. A flood of new ones (a scan) begins the memory again.
+_SIZE = 50_000
+
+# NAT64 (RFC 6052): the last 32 bits are an IPv4 address.
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+_MAC = re.compile(r"[0-9A-Fa-f]{2}(?:[:-]?[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f]{4}(?:\.[0-9A-Fa-f]{4}){2}").fullmatch
+_ADDRESS_OR_MAC = re.compile(r"[0-9A-Fa-f:.-]{2,45}")
+
+
+class _Networks:
+    """A set of networks. Its cost grows with how many prefix lengths there are, not with how many networks."""
+
+    def __init__(self, networks: Iterable[Network]) -> None:
+        prefixes: dict[tuple[int, int], set[int]] = {}
+        for network in networks:
+            shift = network.max_prefixlen - network.prefixlen
+            prefixes.setdefault((network.version, shift), set()).add(int(network.network_address) >> shift)
+        self._prefixes: dict[int, list[tuple[int, set[int]]]] = {4: [], 6: []}
+        for (version, shift), found in prefixes.items():
+            self._prefixes[version].append((shift, found))
+
+    def __contains__(self, address: Address) -> bool:
+        number = int(address)
+        return any(number >> shift in found for shift, found in self._prefixes[address.version])
+
+
+class LeftOut:
+    """The devices of which nothing is stored: by address, network or MAC."""
+
+    def __init__(self, items: Iterable[str]) -> None:
+        """Take addresses, networks (CIDR) and MACs in any spelling; ValueError for anything else."""
+        networks = []
+        self._macs: set[str] = set()
+        for item in items:
+            # A MAC only where it is no address: without its dots, 100.100.100.100 could be one.
+            try:
+                networks.append(ipaddress.ip_network(item, strict=False))
+            except ValueError:
+                owner = spelt(item)
+                if owner is None:
+                    raise ValueError(f"{item!r} is no address, network or MAC") from None
+                self._macs.add(owner)
+        self._networks = _Networks(networks)
+        # Whether anything is left out at all.
+        self.any = bool(networks or self._macs)
+
+    def address(self, ip: str) -> bool:
+        """Tell whether an address is left out by itself; its MAC is another question."""
+        try:
+            return self.any and ipaddress.ip_address(ip) in self._networks
+        except ValueError:
+            return False
+
+    def mac(self, mac: str | None) -> bool:
+        """Tell whether a MAC (AA-BB-CC-DD-EE-FF) is left out."""
+        return mac in self._macs
+
+    def words(self, text: str) -> Iterator[str]:
+        """Go through a text's addresses and MACs, each in its usual spelling."""
+        for word in _ADDRESS_OR_MAC.findall(text):
+            for part in (word, word.strip(":.-")):
+                try:
+                    yield str(ipaddress.ip_address(part))
+                except ValueError:
+                    owner = spelt(part)
+                    if owner:
+                        yield owner
+
+
+def spelt(mac: str) -> str | None:
+    """Return a MAC as AA-BB-CC-DD-EE-FF; None where it is none."""
+    if not _MAC(mac):
+        return None
+    digits = re.sub("[^0-9A-F]", "", mac.upper())
+    return "-".join(digits[at : at + 2] for at in range(0, 12, 2))
+
+
+class Networks:
+    """The home networks: the configured ones, and what the routers tell and show of their own."""
+
+    def __init__(self, configured: Iterable[str], state: State, clock: Clock) -> None:
+        """configured: in CIDR."""
+        self._configured = [ipaddress.ip_network(text, strict=False) for text in (*_LINK, *configured)]
+        self._clock = clock
+        # By router: its networks, and until when (ms, steady): None for those of now.
+        self._told: dict[str, dict[Network, int | None]] = {}
+        # By router that tells nothing: when it last showed a new address, and its addresses.
+        self._shown: dict[str, tuple[int, collections.deque[Network]]] = {}
+        self._table = state.table("networks", lambda: [(name, self._row(name)) for name in list(self._told)])
+        self._rarely = health.Rarely()
+        self._unite()
+
+    def load(self) -> None:
+        """Read what was told before."""
+        latest = self._clock.now() + _FORMER
+
+        def decode(router: str, row: typing.Any) -> tuple[str, dict[Network, int | None]]:
+            return router, {
+                _narrow(ipaddress.ip_network(text)): None if until is None else min(int(until), latest)
+                for text, until in row
+            }
+
+        self._told.update(self._table.load(decode))
+        self._unite()
+
+    def is_home(self, address: Address) -> bool:
+        """Tell whether the address is inside or never leaves its link."""
+        return address in self._home
+
+    def tell(self, router: str, networks: list[str]) -> bool:
+        """Take a router's networks and addresses, in place of those it told before. Returns whether they are others.
+
+        ValueError where one is none or wider than a house's, or there are too many: none is taken then.
+        """
+        now = self._clock.now()
+        told: dict[Network, int | None] = {
+            _narrow(ipaddress.ip_network(text, strict=False)): None for text in networks[: _TOLD + 1]
+        }
+        others = sum(len(items) for name, items in self._told.items() if name != router)
+        if len(told) > _TOLD or others + len(told) > _TOLD_BY_ALL:
+            raise ValueError("too many networks")
+        before = self._told.get(router, {})
+        if {network for network, until in before.items() if until is None} == set(told):
+            return False
+        # Those of before stay for a day, the latest as far as there is room.
+        for network, until in sorted(before.items(), key=lambda item: item[1] or now + _FORMER, reverse=True):
+            if len(told) < _TOLD and (until is None or until > now):
+                told.setdefault(network, now + _FORMER if until is None else until)
+        self._told[router] = told
+        self._shown.pop(router, None)
+        self._table.put(router, self._row(router))
+        self._unite()
+        return True
+
+    def shows(self, router: str, address: str) -> bool:
+        """Take an address that a router translates home addresses to: it is its own. Returns whether it is new.
+
+        A router that tells its networks knows better.
+        """
+        if router in self._told or len(self._shown) >= _TOLD_BY_ALL:
+            return False
+        now = self._clock.now()
+        last, shown = self._shown.get(router, (now, collections.deque[Network](maxlen=_SHOWN)))
+        if len(shown) == _SHOWN and now - last < _PAUSE:
+            return False
+        shown.append(ipaddress.ip_network(address))
+        self._shown[router] = now, shown
+        self._unite()
+        return True
+
+    def refresh(self) -> bool:
+        """Let go of networks whose day is over. Returns whether there were any."""
+        if self._next > self._clock.now():
+            return False
+        now = self._clock.now()
+        for router, items in list(self._told.items()):
+            kept = {network: until for network, until in items.items() if until is None or until > now}
+            if len(kept) < len(items):
+                self._told[router] = kept
+                self._table.put(router, self._row(router))
+        self._unite()
+        return True
+
+    def _unite(self) -> None:
+        told = [item for items in list(self._told.values()) for item in items.items()]
+        shown = [network for _, networks in list(self._shown.values()) for network in networks]
+        self._home = _Networks([*self._configured, *(network for network, _ in told), *shown])
+        self._next = min((until for _, until in told if until is not None), default=2**63)
+
+    def _row(self, router: str) -> list[tuple[str, int | None]]:
+        return [(str(network), until) for network, until in self._told[router].items()]
+
+
+def _narrow(network: Network) -> Network:
+    if network.prefixlen < _WIDEST[network.version]:
+        raise ValueError(f"{network} is wider than a house's network (/{_WIDEST[network.version]})")
+    return network
+
+
+class Place:
+    """One address."""
+
+    __slots__ = ("country", "home", "ip", "json", "left_out", "system", "version")
+
+    def __init__(self, address: Address, home: bool, left_out: bool) -> None:
+        """Take the address as it is, without what the databases say."""
+        self.ip = str(address)
+        self.version = address.version
+        self.home = home
+        self.left_out = left_out
+        self.country: str | None = None
+        # Of the autonomous system.
+        self.system: int | None = None
+        # Members of source or destination: the place and the autonomous system.
+        self.json = ""
+
+
+class Places(dict[str, Place]):
+    """The addresses met so far, by their text; ValueError for what is no address on the wire."""
+
+    def __init__(self, networks: Networks, left_out: LeftOut, databases: Databases) -> None:
+        """Remember nothing yet."""
+        super().__init__()
+        self._networks = networks
+        self._left_out = left_out
+        self._databases = databases
+
+    def __missing__(self, text: str) -> Place:
+        """Meet an address."""
+        address = ipaddress.ip_address(text)
+        inside: Address = address
+        if address.version == 6:
+            if address.scope_id or address.ipv4_mapped:
+                raise ValueError(f"{text} is no address on the wire")
+            if address in _NAT64:
+                inside = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+        left_out = self._left_out.address(str(address)) or self._left_out.address(str(inside))
+        place = Place(address, self._networks.is_home(address), left_out)
+        # Home, link-local and multicast addresses are nowhere.
+        if not place.home:
+            self._databases.look_up(place, str(inside))
+        if len(self) >= _SIZE:
+            self.clear()
+        self[text] = place
+        return place
+
+
+class Databases:
+    """GeoLite2-City.mmdb and GeoLite2-ASN.mmdb of a folder. What is missing or damaged leaves addresses without a place."""
+
+    def __init__(self, folder: Path) -> None:
+        """Name the folder; open() opens them."""
+        self._files = [folder / "GeoLite2-City.mmdb", folder / "GeoLite2-ASN.mmdb"]
+        self._open: dict[Path, tuple[tuple[int, int, int], maxminddb.Reader]] = {}
+        self._rarely = health.Rarely()
+        self._faults: dict[Path, str] = {}
+
+    def open(self) -> None:
+        """Open the files that are new. One that can't be used does not replace the one in use."""
+        for file in self._files:
+            try:
+                status = file.stat()
+                version = status.st_ino, status.st_size, status.st_mtime_ns
+                if file not in self._open or self._open[file][0] != version:
+                    self._open[file] = version, _read(file)
+                self._faults.pop(file, None)
+            except (OSError, ValueError, maxminddb.InvalidDatabaseError) as error:
+                use = "the one before stays in use" if file in self._open else "addresses have no place"
+                self._faults[file] = f"{file} can't be used ({error}): {use}."
+                health.say(health.ERROR, self._faults[file])
+
+    def look_up(self, place: Place, ip: str) -> None:
+        """Write into the place what the databases have of an address."""
+        city, system = (self._get(file, ip) for file in self._files)
+        country = _text(city, "country", "iso_code")
+        region = _text(city, "subdivisions", 0, "iso_code")
+        latitude, longitude = (_number(city, "location", name) for name in ("latitude", "longitude"))
+        geo = {
+            "continent_code": _text(city, "continent", "code"),
+            "country_iso_code": country,
+            "country_name": _text(city, "country", "names", "en"),
+            "region_name": _text(city, "subdivisions", 0, "names", "en"),
+            "region_iso_code": f"{country}-{region}" if country and region else None,
+            "city_name": _text(city, "city", "names", "en"),
+            "location": None
+            if latitude is None or longitude is None
+            else {"lat": latitude, "lon": longitude},
+        }
+        geo = {name: value for name, value in geo.items() if value}
+        number = _number(system, "autonomous_system_number")
+        place.country = country
+        place.system = None if number is None else int(number)
+        place.json = f',"geo":{_dump(geo)}' if geo else ""
+        if place.system is not None:
+            organization = _text(system, "autonomous_system_organization")
+            owner = {"organization": {"name": organization}} if organization else {}
+            place.json += f',"as":{_dump({"number": place.system, **owner})}'
+
+    def report(self) -> dict[str, object]:
+        """Return the databases' ages in days, for the health record; not the files', which are the download's."""
+        ages: dict[str, object] = {
+            file.stem: round((time.time() - reader.metadata().build_epoch) / 86400, 1)
+            for file, (_, reader) in list(self._open.items())
+        }
+        return ages | ({"fault": " ".join(self._faults.values())} if self._faults else {})
+
+    def _get(self, file: Path, ip: str) -> object:
+        if file not in self._open:
+            return None
+        try:
+            return self._open[file][1].get(ip)
+        except (ValueError, maxminddb.InvalidDatabaseError) as error:
+            self._rarely.say(file.name, health.ERROR, f"{file} is damaged ({error}): look for a new one.")
+            return None
+
+
+def _read(file: Path) -> maxminddb.Reader:
+    """Open a database. Its pages are this process's own: a file that is cut while it is mapped would end the process."""
+    descriptor = os.memfd_create(file.name)
+    try:
+        with file.open("rb") as content:
+            while os.sendfile(descriptor, content.fileno(), None, 1 << 30):
+                pass
+        reader = maxminddb.open_database(f"/proc/self/fd/{descriptor}", maxminddb.MODE_AUTO)
+    finally:
+        os.close(descriptor)
+    return reader
+
+
+def _text(record: object, *path: str | int) -> str | None:
+    found = _member(record, path)
+    return found if isinstance(found, str) and found else None
+
+
+def _number(record: object, *path: str | int) -> float | None:
+    found = _member(record, path)
+    return found if type(found) in (int, float) and abs(found) < 2**32 else None
+
+
+def _member(record: object, path: tuple[str | int, ...]) -> typing.Any:
+    """Follow a path into a record; None where it does not lead anywhere."""
+    for step in path:
+        try:
+            record = record[step]  # type: ignore[index]
+        except (LookupError, TypeError):
+            return None
+    return record
+
+
+def _dump(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
