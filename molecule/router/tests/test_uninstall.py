@@ -27,7 +27,10 @@ def test_after_a_sysupgrade_the_packages_are_back():
     """It keeps the role's own files, and the package manager puts its own configuration beside a kept one."""
     names = "ulogd-mod-syslog ulogd-mod-extra ulogd-mod-nfct ulogd"
     lab.run(
-        "router", "sh", "-c", f"if command -v apk; then apk del {names}; else opkg remove --autoremove {names}; fi"
+        "router",
+        "sh",
+        "-c",
+        f"if command -v apk; then apk del {names}; else opkg remove --autoremove {names}; fi",
     )
     assert ("openwrt : Ulogd and its plugins are installed", []) in playbook.succeeds("router")
     beside = "ls /etc/ulogd.conf-opkg /etc/ulogd.conf.apk-new 2>/dev/null || true"
