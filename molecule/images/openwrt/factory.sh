@@ -16,7 +16,7 @@ done
 mv "$root/etc/ulogd.conf" "$root/usr/lib/"
 for tool in "$root"/usr/bin/* "$root"/usr/sbin/*; do
     case ${tool##*/} in
-    busybox | bridge | conntrack | dbclient | dnsmasq | dropbear | dropbearkey | flock | ip | nft | pgrep | ulogd) ;;
+    busybox | bridge | dbclient | dnsmasq | dropbear | dropbearkey | flock | ip | nft | pgrep | ulogd) ;;
     *) rm "$tool" ;;
     esac
 done

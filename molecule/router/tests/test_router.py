@@ -130,11 +130,12 @@ def test_a_change_of_an_interface_is_told_at_once():
     sent = Sent()
     with other("/usr/sbin/wrtflow-net", "EVERY", 3600):
         sent.wait_for_line(r" wrtflow-net: neigh 10\.77\.0\.20 ")
-        on_router("ip address add 10.88.0.1/24 dev br-lan; ifup wan")
+        address = "network.lan.ip6addr=fd77:0:0:9::1/64"
+        on_router(f"uci add_list {address}; uci commit network; ifup lan")
         try:
-            sent.wait_for_line(r" wrtflow-net: networks .*10\.88\.0\.1/24")
+            sent.wait_for_line(r" wrtflow-net: networks .*fd77:0:0:9::1/64")
         finally:
-            on_router("ip address del 10.88.0.1/24 dev br-lan; ifup lan")
+            on_router(f"uci del_list {address}; uci commit network; ifup lan")
 
 
 def question_arrives() -> None:
