@@ -33,7 +33,7 @@ def meet_devices() -> None:
     lab.run("client", "ping", "-q", "-c", "1", "fd77:0:0:1::1")
     lab.wait_for(
         "the router to tell of its neighbours",
-        lambda: f"neigh {lab.LAPTOP6} " in lab.run("router", "cat", "/tmp/wrtflow-net.last"),
+        lambda: f"neigh {lab.LAPTOP6} " in lab.run("router", "cat", "/tmp/wrtflow/last"),
         60,
     )
 

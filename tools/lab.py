@@ -230,21 +230,23 @@ class KernelEvents:
 
     def __enter__(self) -> KernelEvents:
         """Start listening and come back once the kernel's socket is open."""
-        api = container("router").client.api
-        # The shell's own number is conntrack's: what was started here is ended by it.
-        script = "echo $$; exec conntrack -E -e DESTROY -o extended -b 4194304"
-        job = api.exec_create("wrtflow-router", ["sh", "-c", script])["Id"]
+        router = container("router")
+        # Beside the router, in its network: a stock OpenWrt has no conntrack.
+        self._listener = router.client.containers.run(
+            "wrtflow-lab/peer",
+            ["conntrack", "-E", "-e", "DESTROY", "-o", "extended", "-b", "4194304"],
+            detach=True,
+            network_mode=f"container:{router.id}",
+            cap_add=["NET_ADMIN"],
+            labels={"wrtflow": "lab"},
+        )
         # Standard output alone: conntrack's notices come on the other, and when they like.
-        stream = (out for out, _ in api.exec_start(job, stream=True, demux=True) if out)
-        self._pid = next(stream).split()[0].decode()
+        stream = self._listener.attach(stream=True, stdout=True, stderr=False, logs=True)
         self._thread = threading.Thread(target=self._read, args=(stream,), daemon=True)
         self._thread.start()
         wait_for(
-            "conntrack -E on the router",
-            lambda: (
-                "conntrack" in run("router", "cat", f"/proc/{self._pid}/cmdline")
-                and "socket" in run("router", "sh", "-c", f"ls -l /proc/{self._pid}/fd")
-            ),
+            "conntrack -E beside the router",
+            lambda: b"socket" in self._listener.exec_run(["ls", "-l", "/proc/1/fd"]).output,
             10,
         )
         return self
@@ -257,7 +259,7 @@ class KernelEvents:
 
     def __exit__(self, *_: object) -> None:
         """Stop listening."""
-        run("router", "kill", self._pid)
+        self._listener.remove(force=True)
         if self._thread:
             self._thread.join(5)
 

@@ -108,7 +108,7 @@ def clean_up(names: Names) -> None:
     while hits := lab.search(everything, size=5_000, _source=False)["hits"]["hits"]:
         actions = [{"delete": {"_index": hit["_index"], "_id": hit["_id"]}} for hit in hits]
         lab.elasticsearch("POST", "/_bulk?refresh=true", actions, user="elastic")
-    lab.run("router", "sh", "-c", ": >/tmp/wrtflow-net.last")
+    lab.run("router", "sh", "-c", ": >/tmp/wrtflow/last")
 
 
 def main() -> int:

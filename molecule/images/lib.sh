@@ -34,6 +34,7 @@ lab_way() {
 sources_sum() {
     {
         echo "$WRTFLOW_LAB"
+        [ "$1" != openwrt-image ] || docker image inspect --format '{{ .Id }}' "${WRTFLOW_OPENWRT_IMAGE:-}"
         for path in "images/$1" images/lib.sh $(cat "$1/uses" 2>/dev/null); do
             find "../$path" -type f ! -name '*.pyc' ! -name '*.md' | LC_ALL=C sort | while read -r file; do
                 printf '%s ' "$file"
@@ -59,6 +60,10 @@ build_image() {
     if [ -e "$1/needs" ]; then
         while read -r need; do build_image "$need"; done <"$1/needs"
     fi
+    # Somebody's own image may still be elsewhere.
+    [ "$1" != openwrt-image ] || docker image inspect "${WRTFLOW_OPENWRT_IMAGE:-}" >/dev/null 2>&1 ||
+        docker pull --quiet "${WRTFLOW_OPENWRT_IMAGE:-}" >/dev/null ||
+        die "WRTFLOW_OPENWRT_IMAGE is '${WRTFLOW_OPENWRT_IMAGE:-}': there is no such image"
     SUM=$(sources_sum "$1")
     [ "$(built_sum "$1")" = "$SUM" ] && return 0
     say "building $1 ($WRTFLOW_LAB)"

@@ -16,7 +16,7 @@ done
 mv "$root/etc/ulogd.conf" "$root/usr/lib/"
 for tool in "$root"/usr/bin/* "$root"/usr/sbin/*; do
     case ${tool##*/} in
-    busybox | bridge | conntrack | dbclient | dnsmasq | dropbear | dropbearkey | flock | ip | nft | pgrep | ulogd) ;;
+    busybox | bridge | dbclient | dnsmasq | dropbear | dropbearkey | flock | ip | nft | pgrep | ulogd) ;;
     *) rm "$tool" ;;
     esac
 done
@@ -43,7 +43,7 @@ install -D -m 755 "$programs/uci" "$root/usr/sbin/uci"
 install -D -m 755 "$programs/jshn" "$root/usr/bin/jshn"
 install -D -m 644 "$programs/jshn.sh" "$root/usr/share/libubox/jshn.sh"
 install -m 755 "$programs/ubus" "$programs/jsonfilter" "$root/usr/bin/"
-install -m 755 "$programs/procd" "$programs/logd" "$programs/logread" "$root/usr/sbin/"
+install -m 755 "$programs/procd" "$programs/ujail" "$programs/logd" "$programs/logread" "$root/usr/sbin/"
 ln -sf procd "$root/usr/sbin/init"
 
 # Names and numbers of the release.

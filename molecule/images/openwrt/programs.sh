@@ -1,7 +1,7 @@
 #!/bin/sh
 # Compiles what the stand-in needs, static, into a folder: programs.sh DIRECTORY
 #   uci, jshn (and jshn.sh)    OpenWrt's own, from the C sources that the crate libuci-sys carries
-#   procd ubus logd logread jsonfilter    the doubles of doubles/openwrt/src
+#   procd ujail ubus logd logread jsonfilter    the doubles of doubles/openwrt/src
 set -eu
 . ./lib.sh
 
@@ -51,7 +51,7 @@ ubox() { for name in "$@"; do echo "$crate/libubox/$name.c"; done; }
         $(ubox jshn blobmsg_json avl avl-cmp blob blobmsg utils vlist) -ljson-c
 }
 cp "$crate/libubox/sh/jshn.sh" "$target/"
-for program in procd ubus logd logread jsonfilter; do
+for program in procd ujail ubus logd logread jsonfilter; do
     compile "$program" -Wall -Wextra ../doubles/openwrt/src/$program.c -ljson-c
 done
 echo "$sum" >"$target/sum"

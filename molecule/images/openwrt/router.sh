@@ -1,4 +1,4 @@
-# Makes a router image (sourced by openwrt-opkg/build.sh and openwrt-apk/build.sh). See lib.sh for the environment.
+# Makes a router image (sourced by build.sh of openwrt-opkg, openwrt-apk and openwrt-image). See lib.sh for the environment.
 # shellcheck shell=sh
 #
 # Both ways give a router fresh from the factory, and lay the same lab over it (openwrt/lab/: its addresses, short
@@ -13,7 +13,7 @@
 FEED='ulogd ulogd-mod-nfct ulogd-mod-syslog ulogd-mod-extra ulogd-mod-json ulogd-mod-nflog'
 
 # What the stand-in has of Debian. Not busybox-static: its shell prefers its own applets to all programs.
-DEBIAN=busybox,conntrack,dnsmasq-base,dropbear-bin,iproute2,nftables,procps,ulogd2,ulogd2-json,util-linux
+DEBIAN=busybox,dnsmasq-base,dropbear-bin,iproute2,nftables,procps,ulogd2,ulogd2-json,util-linux
 
 # build_router opkg|apk RELEASE
 build_router() {
@@ -22,20 +22,39 @@ build_router() {
     "router_from_$WRTFLOW_LAB" "$1" "$2"
 }
 
-router_from_vendor() {
-    case $1 in opkg) feeds=/etc/opkg/distfeeds.conf ;; apk) feeds=/etc/apk/repositories.d/distfeeds.list ;; esac
-    cat >"$work/Dockerfile" <<-END
-	FROM openwrt/rootfs:x86-64-$2 AS packages
+router_from_vendor() { lab_over "openwrt/rootfs:x86-64-$2" "$1"; }
+
+# lab_over IMAGE [opkg|apk]: the lab on an image of OpenWrt. With a package manager, the feed is what that one downloads; else
+# the image's feed stays as it is.
+lab_over() {
+    cp -r openwrt/lab openwrt/fetch-feed "$work/"
+    {
+        if [ -n "${2:-}" ]; then
+            case $2 in opkg) feeds=/etc/opkg/distfeeds.conf ;; apk) feeds=/etc/apk/repositories.d/distfeeds.list ;; esac
+            cat <<-END
+	FROM $1 AS packages
 	COPY fetch-feed /tmp/
-	RUN sh /tmp/fetch-feed $1 $FEED
-	FROM openwrt/rootfs:x86-64-$2
+	RUN sh /tmp/fetch-feed $2 $FEED
+	FROM $1
 	COPY --from=packages /lab/feed /lab/feed
 	COPY --from=packages $feeds $feeds
-	COPY lab/ /
-	LABEL wrtflow.sum=$SUM
 	END
-    cp -r openwrt/lab openwrt/fetch-feed "$work/"
+        else
+            echo "FROM $1"
+        fi
+        printf 'COPY lab/ /\nLABEL wrtflow.sum=%s\n' "$SUM"
+    } >"$work/Dockerfile"
     docker build --quiet --tag "$IMAGE" "$work" >/dev/null
+}
+
+# build_router_of IMAGE: the router of somebody's own image.
+build_router_of() {
+    work=$(mktemp -d)
+    trap 'rm -rf "$work"' EXIT
+    manager=
+    [ "$WRTFLOW_LAB" = registry ] ||
+        manager=$(docker run --rm --network none --entrypoint /bin/sh "$1" -c 'command -v apk >/dev/null && echo apk || echo opkg')
+    lab_over "$1" "$manager"
 }
 
 router_from_registry() {

@@ -1,9 +1,10 @@
 #!/bin/sh
-# The two ends of the traffic, client and internet: one image, two commands (overlay/lab).
+# The two ends of the traffic, client and internet: one image, two commands (overlay/lab). And conntrack, which tools/lab.py
+# runs beside the router: a stock OpenWrt has none.
 set -eu
 . ./lib.sh
 
-packages=busybox,ca-certificates,curl,dnsmasq-base,bind9-dnsutils,iproute2,iputils-ping,procps,python3
+packages=busybox,ca-certificates,conntrack,curl,dnsmasq-base,bind9-dnsutils,iproute2,iputils-ping,procps,python3
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

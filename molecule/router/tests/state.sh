@@ -2,7 +2,10 @@
 # Lists all that wrtflow could change on a router: options, files with mode and content, packages, kernel settings,
 # nftables, what runs.
 uci show
-find /etc /usr /lib /root /overlay ! -type d 2>/dev/null | sort | xargs ls -ld | awk '{ print $1, $9, $10, $11 }'
+{
+    find /etc /usr /lib /root /overlay ! -type d 2>/dev/null
+    find /tmp/ -name '*wrtflow*'
+} | sort | xargs ls -ld | awk '{ print $1, $9, $10, $11 }'
 find /etc /usr /lib /root /overlay -type f 2>/dev/null | sort | xargs md5sum
 find /etc /usr/lib /usr/share /root -type d | sort
 if command -v apk >/dev/null; then apk info; else opkg list-installed; fi

@@ -151,6 +151,27 @@ def test_service_enabled_and_stopped():
     assert not module("openwrt_service", name="nothing", state="stopped")["changed"]
 
 
+def test_service_renews_all_but_what_is_spared():
+    """The log's daemon stays, since whoever logs from a jail has its socket."""
+    log = {"name": "log", "state": "started", "spared": ["logd"]}
+    before = lab.run("router", "pidof", "logd"), lab.run("router", "pidof", "logread")
+    assert module("openwrt_service", **log, renewed=True, _ansible_check_mode=True)["did"] == "start"
+    assert module("openwrt_service", **log, renewed=True)["did"] == "start"
+    after = lab.run("router", "pidof", "logd"), lab.run("router", "pidof", "logread")
+    assert after[0] == before[0]
+    assert after[1] != before[1]
+    assert not module("openwrt_service", **log, config=["/etc/config/system"])["changed"]
+
+
+def test_service_knows_who_writes_to_a_log_that_is_no_more():
+    dnsmasq = {"name": "dnsmasq", "state": "refreshed"}
+    assert not module("openwrt_service", **dnsmasq)["changed"]
+    lab.run("router", "/etc/init.d/log", "restart")
+    assert module("openwrt_service", **dnsmasq, _ansible_check_mode=True)["did"] == "restart"
+    assert module("openwrt_service", **dnsmasq)["did"] == "restart"
+    assert not module("openwrt_service", **dnsmasq)["changed"]
+
+
 def test_service_says_when_one_does_not_stay_up():
     good = lab.run("router", "cat", "/etc/ulogd.conf")
     try:
@@ -225,6 +246,7 @@ PACKAGE_FAULTS = {
     "ERROR: https://downloads/packages.adb: UNTRUSTED signature": "does not trust",
     "ERROR: unable to select packages:\n  ulogd (no such package)": "does not have one of: ulogd",
     "Unknown package 'ulogd'.": "does not have one of: ulogd",
+    "Signature file download failed.\nRemove wrong Signature file.\nUnknown package 'ulogd'.": "has no signature",
     "opkg_lock: Could not lock /var/lock/opkg.lock": "The package manager failed",
 }
 
@@ -244,6 +266,18 @@ def package_fault(add: str, update: str = "") -> dict:
 def test_a_feed_that_is_not_trusted_is_told_though_its_update_succeeds():
     """As opkg's: the list is gone, and the package unknown."""
     assert "does not trust" in package_fault("Unknown package 'ulogd'.", "Signature check failed.")["msg"]
+
+
+def test_what_a_package_manager_said_of_a_fault_is_told_whole():
+    """Not of what went well; opkg's errors of the feeds come long before those of the packages."""
+    fault = " * opkg_download: Failed to download http://far.example/x/Packages.sig, wget returned 4.\n"
+    noise = "".join(
+        f"Downloading http://far.example/{n}/Packages.gz\nUpdated list of available packages in /var/opkg-lists/{n}\n"
+        for n in range(6)
+    )
+    said = package_fault("Unknown package 'ulogd'.", f"Collected errors:\n{fault}\n{noise}")["msg"]
+    assert "wget returned 4" in said
+    assert "Updated list" not in said
 
 
 @pytest.mark.parametrize("output", PACKAGE_FAULTS)

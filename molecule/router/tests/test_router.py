@@ -16,7 +16,7 @@ import pytest
 FLOW = re.compile(
     r"^<150>\w{3} [ \d]\d [\d:]{8} OpenWrt ulogd\[\d+\]: \[(?P<event>NEW|DESTROY)\] ORIG: SRC=(?P<source>\S+) "
     r"DST=(?P<destination>\S+) PROTO=(?P<protocol>\S+) (?:SPT=\d+ DPT=(?P<port>\d+) |TYPE=\d+ CODE=\d+ |)"
-    r"PKTS=\d+ BYTES=\d+ , REPLY: .* $"
+    r"PKTS=\d+ BYTES=\d+ , REPLY: .*\S$"
 )
 SITE = "198.18.1.80"
 SETTINGS = "/etc/wrtflow/settings"
@@ -91,6 +91,13 @@ def flow_arrives() -> None:
     lab.wait_for("both ends of a flow", lambda: both <= set(sent.flows(destination=SITE, port="80")), LONG)
 
 
+def flows_arrive_again() -> None:
+    """What is made while the log connects anew is lost; then flows reach the collector."""
+    sent = Sent()
+    made = {"destination": SITE, "port": "80"}
+    lab.wait_for("a flow", lambda: fetch() or "DESTROY" in sent.flows(**made), LONG, every=2)
+
+
 def test_a_flow_s_start_and_end_reach_the_collector():
     flow_arrives()
 
@@ -130,17 +137,23 @@ def test_a_change_of_an_interface_is_told_at_once():
     sent = Sent()
     with other("/usr/sbin/wrtflow-net", "EVERY", 3600):
         sent.wait_for_line(r" wrtflow-net: neigh 10\.77\.0\.20 ")
-        on_router("ip address add 10.88.0.1/24 dev br-lan; ifup wan")
+        address = "network.lan.ip6addr=fd77:0:0:9::1/64"
+        on_router(f"uci add_list {address}; uci commit network; ifup lan")
         try:
-            sent.wait_for_line(r" wrtflow-net: networks .*10\.88\.0\.1/24")
+            sent.wait_for_line(r" wrtflow-net: networks .*fd77:0:0:9::1/64")
         finally:
-            on_router("ip address del 10.88.0.1/24 dev br-lan; ifup lan")
+            on_router(f"uci del_list {address}; uci commit network; ifup lan")
 
 
-def test_a_device_s_question_is_logged():
+def question_arrives() -> None:
+    """A device's question that is asked now reaches the collector."""
     sent = Sent()
     lab.run("client", "dig", "+short", "-b", lab.LAPTOP, "@10.77.0.1", "news.example")
     sent.wait_for_line(rf"query\[A\] news\.example from {lab.LAPTOP}")
+
+
+def test_a_device_s_question_is_logged():
+    question_arrives()
 
 
 def test_loopback_and_dns_to_the_router_are_left_out_and_nothing_else():
@@ -212,31 +225,66 @@ def test_an_ulogd_that_says_nothing_is_started_anew():
     flow_arrives()
 
 
-def test_a_log_that_grows_is_started_anew():
-    """Every size is too much here: it is started again and again."""
+def test_a_log_that_grows_is_sent_anew_and_its_socket_stays():
+    """Every size is too much here: it is sent anew again and again."""
+    logd = on_router("pidof logd")
     with other(SETTINGS, "LOGD_LIMIT", -1_000_000):
         told = "logread -e 'wrtflow-watch: logd had grown to [0-9]* KiB' || true"
         lab.wait_for("wrtflow-watch to find out", lambda: on_router(told), LONG)
+    assert on_router("pidof logd") == logd
+    flows_arrive_again()
+
+
+def test_a_grown_log_gives_the_memory_back():
+    """A logread that is stopped reads nothing."""
+    size = "awk '/^VmRSS:/ { print $2 }' /proc/$(pidof logd)/status"
+    with other(SETTINGS, "LOGD_LIMIT", 4096):
+        on_router("kill -STOP $(pidof logread)")
+        line = "x" * 900
+        on_router(f"seq 12000 | sed 's/$/{line}/' | logger -t flood")
+        told = "logread -e 'wrtflow-watch: logd had grown to [0-9]* KiB' || true"
+        lab.wait_for("wrtflow-watch to find out", lambda: on_router(told), LONG)
+        lab.wait_for("the memory", lambda: int(on_router(size)) < 4096, LONG)
+    flows_arrive_again()
+
+
+@pytest.mark.parametrize("how", ["kill -9 $(pidof logd)", "/etc/init.d/log restart"])
+def test_who_writes_to_the_socket_of_a_log_that_is_no_more_is_restarted(how):
+    """As dnsmasq in its jail."""
+    on_router(how)
+    told = "logread -e 'wrtflow-watch: dnsmasq writes to a log that is no more: it is restarted' || true"
+    lab.wait_for("wrtflow-watch to find out", lambda: on_router(told), LONG)
+    lab.wait_for("dnsmasq", lambda: on_router("pidof dnsmasq || true").strip(), LONG)
+    lab.wait_for("the log's connection", lambda: "514" in on_router("netstat -tn | grep ESTAB || true"), LONG)
+    question_arrives()
 
 
 def test_after_a_reboot_all_is_as_before():
     before = on_router("wrtflow-net --once").splitlines()[0].split()[1]
     sent = Sent()
     begin = time.monotonic()
-    lab.container("router").restart(timeout=5)
-    lab.wait_for("the router", lambda: lab.container("router").exec_run("/lab/ready").exit_code == 0, LONG)
-    lab.wait_for(
-        "a flow", lambda: fetch() or "DESTROY" in sent.flows(destination=SITE, port="80"), LONG, every=2
-    )
-    # At its start it may have been too early for the log: it says so again after two pauses, here cut short.
-    booted = lab.wait_for(
-        "its boot line",
-        lambda: on_router("/etc/init.d/wrtflow reload") or sent.line(r" wrtflow-net: boot \S+ \d+$"),
-        LONG,
-        every=1,
-    ).split()
+    # As on a router, whose log connects after wrtflow-net has said all for the first time: meanwhile hotplug tells of
+    # each interface, of some twice.
+    lab.run("logserver", "ip", "address", "del", "10.77.0.10/24", "dev", "eth0")
+    try:
+        lab.container("router").restart(timeout=5)
+        lab.wait_for(
+            "the router", lambda: lab.container("router").exec_run("/lab/ready").exit_code == 0, LONG
+        )
+        lab.wait_for(
+            "the first time", lambda: "role edge" in on_router("logread -e 'wrtflow-net: role' || true"), LONG
+        )
+        time.sleep(20)
+    finally:
+        lab.run("logserver", "ip", "address", "add", "10.77.0.10/24", "dev", "eth0")
+        lab.run("logserver", "systemctl", "restart", "lab-route")
+    booted = sent.wait_for_line(r" wrtflow-net: boot \S+ \d+$").split()
     assert booted[-2] != before
-    assert int(booted[-1]) <= time.monotonic() - begin + 1
+    assert 40 <= int(booted[-1]) <= time.monotonic() - begin + 1
+    sent.wait_for_line(r" wrtflow-net: role edge$")
+    sent.wait_for_line(r" wrtflow-net: networks ")
+    assert time.monotonic() - begin < 120
+    flows_arrive_again()
     # The leases went with the router's memory; its devices renew them, here at once.
     lab.run("client", "pkill", "-USR1", "-f", "busybox udhcpc")
     lab.wait_for("the leases", lambda: on_router("grep laptop /tmp/dhcp.leases || true"), LONG)
@@ -250,14 +298,27 @@ def test_what_somebody_has_changed_is_put_right():
     assert [name.removeprefix("openwrt : ") for name, _ in playbook.succeeds("router")] == [
         "Ulogd is configured to log the start and the end of every flow",
         "Ulogd starts at boot and runs with its configuration",
-        "Dnsmasq is configured to log queries",
-        "Dnsmasq has its configuration where it runs",
         "The log's target is the collector",
         "The log is being sent",
+        "Dnsmasq is configured to log queries",
+        "Dnsmasq has its configuration where it runs",
         "The router's own programs are installed",
         "The router's own programs start at boot and run",
     ]
     flow_arrives()
+
+
+def test_a_ring_of_another_size_takes_no_names_away():
+    """It takes another logd, and with it another dnsmasq, as a dry run says."""
+    ring = {"openwrt_log_size": 96}
+    on_router("cp -p /etc/config/system /tmp/system")
+    would = playbook.succeeds("router", "--check", **ring)
+    assert playbook.succeeds("router", **ring) == would
+    question_arrives()
+    assert playbook.succeeds("router", **ring) == []
+    # As it was to the letter: uci writes an option that is set anew at the section's end.
+    on_router("mv /tmp/system /etc/config/system; /etc/init.d/log restart")
+    playbook.succeeds("router")
 
 
 # --- another configuration, over ssh ----------------------------------------------------------------------------------

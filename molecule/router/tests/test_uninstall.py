@@ -23,12 +23,30 @@ def difference(before: str, after: str) -> list[str]:
     return list(difflib.unified_diff(before.splitlines(), after.splitlines(), n=0))
 
 
+def test_after_a_sysupgrade_the_packages_are_back():
+    """It keeps the role's own files, and the package manager puts its own configuration beside a kept one."""
+    names = "ulogd-mod-syslog ulogd-mod-extra ulogd-mod-nfct ulogd"
+    lab.run(
+        "router",
+        "sh",
+        "-c",
+        f"if command -v apk; then apk del {names}; else opkg remove --autoremove {names}; fi",
+    )
+    assert ("openwrt : Ulogd and its plugins are installed", []) in playbook.succeeds("router")
+    beside = "ls /etc/ulogd.conf-opkg /etc/ulogd.conf.apk-new 2>/dev/null || true"
+    assert lab.run("router", "sh", "-c", beside).strip()
+
+
 def test_uninstall_leaves_nothing_behind():
+    logd = lab.run("router", "pidof", "logd")
     deployed = state()
     would = playbook.succeeds("uninstall", "--check")
     assert difference(deployed, state()) == []
     assert playbook.succeeds("uninstall") == would
     assert difference(VIRGIN.read_text().strip(), state()) == []
+    # Nor is anybody deaf: a jailed program goes on writing to the socket that it was started with.
+    assert lab.run("router", "pidof", "logd") == logd
+    assert lab.run("router", "sh", "-c", "grep -l '//deleted /dev/log ' /proc/[0-9]*/mountinfo || true") == ""
 
 
 def test_a_dry_run_says_what_the_next_run_does():

@@ -47,6 +47,8 @@ explain() {
         echo "There is no room for $todo on the router ($(df -Pk /overlay / 2>/dev/null | awk 'NR == 2 { print $4 }') KiB free). Remove packages, or move the overlay to a USB stick (extroot)." ;;
     *"not yet valid"* | *"expired"* | *"wget returned 5"* | *"exited with error 5"* | *"Signature check failed"* | *"BAD signature"* | *"UNTRUSTED"*)
         echo "The router does not trust its package feed. Its clock says $(date -u '+%Y-%m-%d %H:%M') UTC: if that is wrong, see that NTP reaches a time server, then run again." ;;
+    *"Signature file download failed"*)
+        echo "The router's package feed has no signature that the router could get, so that opkg takes nothing from it. See that Packages.sig is beside Packages.gz there, and that the way to it does not break off." ;;
     *"Failed to download"* | *"wget returned"* | *"wget: exited"* | *"temporary error"* | *"network error"* | *"could not connect"* | *"DNS"*)
         echo "The router does not reach its package feed. See that it resolves names and has a way out (nslookup and ping on the router), and that the feeds in /etc/opkg or /etc/apk still exist." ;;
     *"Unknown package"* | *"no such package"* | *"Cannot install package"* | *"unable to select"*)
@@ -54,7 +56,8 @@ explain() {
     *)
         echo "The package manager failed." ;;
     esac
-    echo "It said: $(printf '%s' "$1" | tail -n 5)"
+    # Without what went well. opkg tells of a feed's fault long before that of a package.
+    echo "It said: $(printf '%s' "$1" | grep -vE '^(Downloading |Updated list |Signature check passed|fetch |Collected errors:| \[|$)' | tail -n 15)"
 }
 
 todo=

@@ -6,10 +6,11 @@
 
 # shellcheck source=/dev/null
 . /usr/share/libubox/jshn.sh
-name='' enabled='' state='' config='' renewed='' _ansible_check_mode=''
+name='' enabled='' state='' config='' renewed='' spared='' _ansible_check_mode=''
 json_load_file "$1"
 json_get_vars name enabled state renewed _ansible_check_mode
 json_get_values config config
+json_get_values spared spared
 script="/etc/init.d/$name" changed=0 did='' former=''
 
 finish() {
@@ -27,7 +28,6 @@ finish() {
 # act WORD: has the init script do it, and remembers.
 act() {
     changed=1 did="$did $1"
-    [ "$1" != restart ] || former=$(about pid)
     [ "$_ansible_check_mode" != 1 ] || return 0
     said=$("$script" "$1" 2>&1) || case $1 in
         # rc.common's enable and disable answer with the state of links.
@@ -48,16 +48,56 @@ lives() {
     case $(about running) in *true*) ;; *) return 1 ;; esac
 }
 
-# anew: whether none of the processes is left that were restarted. One that takes its time (procd gives it five seconds) is
+# renewable: the processes that a renewal is for.
+renewable() {
+    for pid in $(about pid); do
+        case " $spared " in *" $(cat "/proc/$pid/comm" 2>/dev/null) "*) ;; *) echo "$pid" ;; esac
+    done
+}
+
+# anew: whether none of the processes is left that were renewed. One that takes its time (procd gives it five seconds) is
 # still said to be running.
 anew() {
     for pid in $former; do [ ! -d "/proc/$pid" ] || return 1; done
 }
 
-# outdated: whether it was said to be so, or a file of config was written after a process was started.
+# renew: where some are spared, the others are ended and started: procd's start leaves alone what runs and has not changed.
+renew() {
+    former=$(renewable)
+    if [ -z "$spared" ]; then
+        act restart
+        return
+    fi
+    if [ "$_ansible_check_mode" != 1 ]; then
+        # shellcheck disable=SC2086 # numbers
+        kill $former 2>/dev/null
+        for _ in 1 2 3 4 5; do
+            ! anew || break
+            sleep 1
+        done
+        # shellcheck disable=SC2086 # numbers
+        anew || kill -9 $former 2>/dev/null
+    fi
+    act start
+}
+
+# deaf: whether one of its processes, or what such a one runs in a jail, has the socket of a log that is no more: a jail has
+# a mount of the socket that was there at its start.
+deaf() {
+    files=$(grep -ls '//deleted /dev/log ' /proc/[0-9]*/mountinfo)
+    for file in $files; do
+        pid=${file#/proc/} pid=${pid%/*}
+        for each in $pid $(awk '$1 == "PPid:" { print $2 }' "/proc/$pid/status" 2>/dev/null); do
+            case " $(about pid | tr '\n' ' ')" in *" $each "*) return 0 ;; esac
+        done
+    done
+    return 1
+}
+
+# outdated: whether it was said to be so, a file of config was written after a process was started, or it is deaf.
 outdated() {
-    [ "$renewed" != 1 ] || return 0
-    for pid in $(about pid); do
+    [ "$renewed" != 1 ] && ! deaf || return 0
+    for pid in $(renewable); do
         [ -r "/proc/$pid/stat" ] || continue
         # Fields after the command's closing bracket: starttime is the 20th, in clock ticks (1/100 s) since boot.
         started=$(sed 's/.*) //' "/proc/$pid/stat" | awk -v boot="$(awk '/^btime/ { print $2 }' /proc/stat)" '{ print boot + int($20 / 100) }')
@@ -89,11 +129,11 @@ started)
     if ! runs; then
         act start
     elif outdated; then
-        act restart
+        renew
     fi
     ;;
 stopped) ! lives || act stop ;;
-refreshed) ! lives || ! outdated || act restart ;;
+refreshed) ! lives || ! outdated || renew ;;
 '') finish ;;
 *) finish "state is '$state': it takes started, stopped or refreshed." ;;
 esac

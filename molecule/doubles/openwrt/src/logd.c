@@ -3,8 +3,8 @@
  *
  * From the sources of ubox (log/logd.c, log/syslog.c): a line is at most 1023 bytes, its newlines become spaces,
  * priority and the sender's time are cut off, LOCAL7 is dropped, times are logd's own; what a reader does not take is
- * kept for it without limit; the ring is lost with the process. Newlines at the end go, blanks stay: so it was seen on a
- * 23.05 router (newer sources cut the blanks too).
+ * kept for it without limit; the ring is lost with the process. Newlines and blanks at the end go: so it was seen on a
+ * 23.05 router.
  *
  * Readers connect to a socket (ubus' `log read` on a router) and send "LINES ONESHOT\n", LINES -1 for all; each
  * record is sent as "PRIORITY SOURCE MILLISECONDS TEXT\n". Differences: no kernel messages (a container's would be
@@ -62,7 +62,7 @@ static void add(char *text, size_t len)
 	struct timespec t;
 	struct line *l;
 
-	while (len && text[len - 1] == '\n')
+	while (len && isspace((unsigned char)text[len - 1]))
 		len--;
 	for (size_t i = 0; i < len; i++)
 		if (text[i] == '\n')

@@ -6,6 +6,8 @@
  * the time is local time without year and zone; each line is one send(), never more. A receiver that is gone is tried
  * again every second, what is logged meanwhile is not sent; a receiver that stops reading blocks logread (and logd
  * keeps the lines for it). The connection is told to the log, over UDP only the first one.
+ * A pattern (-e) is a basic regular expression.
+ *
  * When logd goes away it looks for the next one, ten times at most, and does not hear SIGTERM then. So `/etc/init.d/log
  * restart`, which stops both, leaves the old logread alive until procd's SIGKILL 5 s later (seen on a router), and the
  * two of them send every line twice meanwhile (follows from the sources). Otherwise SIGTERM ends it.

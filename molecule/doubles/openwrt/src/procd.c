@@ -7,7 +7,9 @@
  * meanwhile is started only then; respawn [threshold timeout retry]: an exit within threshold seconds counts, more than retry of them in
  * a row and the instance stays down, retry <= 0 never gives up; stdout and stderr into the log; reload triggers.
  *
- * Differences: no jails, no watchdog, no limits, seccomp or capabilities (accepted and ignored); no inittab, no
+ * A jailed instance is run by ujail (ujail.c).
+ *
+ * Differences: no watchdog, no limits, seccomp or capabilities (accepted and ignored); no inittab, no
  * hotplug; `service list` with verbose shows the triggers only; one trigger run per event instead of a merged one.
  *
  * It answers on a socket of its own (see ubus.c): a line with the method, then the JSON arguments, then EOF; the
@@ -157,6 +159,7 @@ static void start(struct instance *in)
 	const char *pidfile = get_string(in->config, "pidfile");
 	int pipes[2][2] = {{-1, -1}, {-1, -1}};
 	size_t count = command ? json_object_array_length(command) : 0;
+	json_object *jail = get(in->config, "jail");
 
 	in->respawn_at = in->kill_at = 0;
 	in->restart = false;
@@ -171,7 +174,7 @@ static void start(struct instance *in)
 	in->started = now();
 	in->pid = fork();
 	if (in->pid == 0) {
-		char *argv[count + 1];
+		char *argv[count + 6], **word = argv;
 		int null = open("/dev/null", O_RDWR);
 
 		setsid();
@@ -183,9 +186,17 @@ static void start(struct instance *in)
 			json_object_object_foreach(get(in->config, "env"), key, value)
 				setenv(key, json_object_get_string(value), 1);
 		}
+		if (jail) {
+			*word++ = "/sbin/ujail";
+			*word++ = "-n";
+			*word++ = (char *)get_string(jail, "name");
+			if (get_bool(jail, "log"))
+				*word++ = "-l";
+			*word++ = "--";
+		}
 		for (size_t i = 0; i < count; i++)
-			argv[i] = (char *)json_object_get_string(json_object_array_get_idx(command, i));
-		argv[count] = NULL;
+			*word++ = (char *)json_object_get_string(json_object_array_get_idx(command, i));
+		*word = NULL;
 		become(get_string(in->config, "user"), get_string(in->config, "group"));
 		execvp(argv[0], argv);
 		_exit(127);
@@ -478,6 +489,7 @@ static json_object *describe(struct instance *in)
 		json_object_object_add(o, "respawn", r);
 	}
 	copy(o, in->config, "pidfile");
+	copy(o, in->config, "jail");
 	copy(o, in->config, "user");
 	copy(o, in->config, "group");
 	return o;

@@ -18,6 +18,7 @@ IMAGES = Path(__file__).parents[3] / "images"
 RIGHTS = [
     *("--cap-add", "NET_ADMIN", "--cap-add", "NET_RAW", "--cap-add", "SYS_ADMIN", "--cap-add", "SYSLOG"),
     *("--security-opt", "systempaths=unconfined", "--security-opt", "seccomp=unconfined"),
+    *("--security-opt", "apparmor=unconfined"),
 ]
 FLOWS = """
 [global]
@@ -291,6 +292,35 @@ def test_a_service_is_restarted_when_its_description_changes_and_only_then(opkg_
     until(lambda: opkg_router.instance("sleeper", "one") == "")
 
 
+def test_start_starts_what_has_ended_and_restarts_what_has_changed_and_no_more(opkg_router):
+    """As of the log: its daemon, its ring and its socket stay."""
+    with Receiver(opkg_router, "tcp"):
+        opkg_router.send_log(proto="tcp")
+        logd, logread = (opkg_router.instance("log", f"{name}.pid") for name in ("logd", "logremote"))
+        opkg_router.get("logger -t before start; /etc/init.d/log start")
+        assert opkg_router.instance("log", "logremote.pid") == logread
+        opkg_router.get(f"kill -9 {logread}; sleep 1; /etc/init.d/log start")
+        until(lambda: opkg_router.instance("log", "logremote.pid") not in ("", logread))
+        logread = opkg_router.instance("log", "logremote.pid")
+        opkg_router.get("uci set system.@system[0].log_hostname=attic; /etc/init.d/log start")
+        until(lambda: opkg_router.instance("log", "logremote.pid") not in ("", logread))
+        assert opkg_router.instance("log", "logd.pid") == logd
+        assert "before: start" in opkg_router.get("logread")
+
+
+def test_a_jail_keeps_the_socket_of_the_log_that_it_was_started_with(opkg_router):
+    mounts = "cat /proc/$(pidof dnsmasq)/mountinfo"
+    outside = opkg_router.instance("dnsmasq", "*.pid")
+    assert opkg_router.get(f"tr '\\0' ' ' </proc/{outside}/cmdline").startswith("/sbin/ujail -n dnsmasq ")
+    assert re.search(r" /log /dev/log ", opkg_router.get(mounts))
+    assert re.search(r"daemon\.info dnsmasq\[1\]: started", opkg_router.get("logread"))
+    opkg_router.get("/etc/init.d/log restart; sleep 1; kill -HUP $(pidof dnsmasq); sleep 1")
+    assert re.search(r" /log//deleted /dev/log ", opkg_router.get(mounts))
+    assert "dnsmasq" not in opkg_router.get("logread")
+    opkg_router.get("/etc/init.d/dnsmasq restart")
+    until(lambda: "dnsmasq[1]: started" in opkg_router.get("logread"))
+
+
 def test_a_crashing_service_is_given_up_after_its_retries(opkg_router):
     opkg_router.service("crasher", "command sh -c 'echo x >>/tmp/starts'", "respawn 3600 1 2")
     until(lambda: "Instance crasher::one s in a crash loop 3 crashes" in opkg_router.get("logread"))
@@ -336,7 +366,17 @@ def test_hotplug_scripts_are_told_of_interfaces(opkg_router):
     opkg_router.get(
         "echo 'echo $ACTION $INTERFACE $DEVICE >>/tmp/told' >/etc/hotplug.d/iface/99-test; ifup lan"
     )
-    assert opkg_router.get("cat /tmp/told") == "ifup lan br-lan"
+    assert opkg_router.get("tail -n 1 /tmp/told") == "ifup lan br-lan"
+
+
+def test_at_boot_hotplug_is_told_of_each_interface_after_the_services_have_started(opkg_router):
+    """Of all of them twice; netifd itself logs with an empty tag."""
+    opkg_router.get("echo 'echo $ACTION $INTERFACE >>/tmp/told' >/etc/hotplug.d/iface/99-test")
+    docker("restart", opkg_router.name)
+    until(opkg_router.booted)
+    told = [f"ifup {name}" for name in ("loopback", "lan", "wan")] * 2
+    until(lambda: opkg_router.run("cat /tmp/told")[1].split("\n")[:-1] == told)
+    assert "user.notice : Added device handler type: bridge\n" in opkg_router.get("logread")
 
 
 # --- the log ---------------------------------------------------------------------------------------------------------
@@ -351,6 +391,13 @@ def test_the_ring_is_bounded_and_read_in_parts(opkg_router):
     assert 300 < len(log) < 1500
     assert opkg_router.get("logread -l 2").splitlines() == log[-2:]
     assert opkg_router.get("logread -e 'number 499[89]'").splitlines() == log[-3:-1]
+    # A basic regular expression.
+    assert opkg_router.run("logread -e 'number 499(8|9)'")[1] == ""
+
+
+def test_blanks_at_a_line_s_end_are_cut(opkg_router):
+    opkg_router.get("logger -t blanks 'text   '")
+    assert opkg_router.get("logread -l 1 | tr -d '\\n'").endswith("blanks: text")
 
 
 def test_datagrams_have_no_trailer(opkg_router):
@@ -430,8 +477,8 @@ def test_flows_are_logged_in_ulogds_words(router):
     router.get(f"cat >/etc/ulogd.conf <<'END'\n{FLOWS}\nEND\n/etc/init.d/ulogd restart")
     until(lambda: "NFCT plugin working in event mode" in router.get("logread"))
     router.get("ping -c 1 127.0.0.2; ping -c 1 ::1")
-    end = "PKTS=1 BYTES=84 , REPLY: SRC=127.0.0.2 DST=127.0.0.1 PROTO=ICMP TYPE=0 CODE=8 PKTS=1 BYTES=84 "
-    log = until(lambda: end in (log := router.get("logread")) and log)
+    end = "PKTS=1 BYTES=84 , REPLY: SRC=127.0.0.2 DST=127.0.0.1 PROTO=ICMP TYPE=0 CODE=8 PKTS=1 BYTES=84\n"
+    log = until(lambda: end in (log := router.get("logread") + "\n") and log)
     assert re.search(
         r"daemon\.notice ulogd\[\d+\]: \[NEW\] ORIG: SRC=127\.0\.0\.1 DST=127\.0\.0\.2 PROTO=ICMP ", log
     )

@@ -1,7 +1,7 @@
 # procd.sh: stands for OpenWrt's library of the same name: an init script's description of its service, sent to procd.
 # shellcheck shell=busybox
 # From the API that procd.sh documents in its head and the developer guide; the messages go to `ubus call service set`.
-# Differences: no lock (a router's init scripts of one service wait for one another); no mounts, jails, mdns, validation
+# Differences: no lock (a router's init scripts of one service wait for one another); no mounts, mdns, validation
 # triggers and netdev triggers (accepted, without effect).
 . "$IPKG_INSTROOT/usr/share/libubox/jshn.sh"
 
@@ -102,6 +102,17 @@ _procd_append_param() {
 	json_select ..
 }
 
+# NAME, then what it may use: log is its socket.
+_procd_add_jail() {
+	local _use
+
+	json_add_object jail
+	json_add_string name "$1"
+	shift
+	for _use in "$@"; do json_add_boolean "$_use" 1; done
+	json_close_object
+}
+
 # [EVENT, ["if", ["eq", KEY, VALUE], ["run_script", COMMAND…]], MILLISECONDS]
 _procd_trigger() {
 	local event=$1 key=$2 value=$3
@@ -171,10 +182,10 @@ procd_running() {
 _procd_noop() { return 0; }
 
 for _name in open_service close_service open_instance close_instance set_param append_param kill send_signal \
-	add_reload_trigger add_reload_interface_trigger add_interface_trigger add_config_trigger; do
+	add_jail add_reload_trigger add_reload_interface_trigger add_interface_trigger add_config_trigger; do
 	eval "procd_$_name() { _procd _procd_$_name \"\$@\"; }"
 done
-for _name in add_validation add_jail add_jail_mount add_jail_mount_rw add_raw_trigger add_reload_data_trigger \
+for _name in add_validation add_jail_mount add_jail_mount_rw add_raw_trigger add_reload_data_trigger \
 	add_reload_mount_trigger add_restart_mount_trigger add_action_mount_trigger open_trigger close_trigger \
 	open_data close_data add_mdns open_validate close_validate; do
 	eval "procd_$_name() { _procd_noop; }"
