@@ -4,7 +4,8 @@
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
-name=wrtflow-bench
+# Several may run at a time.
+name=wrtflow-bench-$$
 cache=${WRTFLOW_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/wrtflow}
 work=$(mktemp -d)
 
@@ -20,7 +21,6 @@ trap end EXIT
 trap 'exit 130' INT TERM
 
 molecule/images/build.sh debian apt geolite >&2
-remove
 docker run --detach --name $name --label wrtflow=bench --cgroupns host --cap-add NET_ADMIN --cap-add SYS_ADMIN \
     --tmpfs /run --tmpfs /run/lock --volume /sys/fs/cgroup:/sys/fs/cgroup:rw --volume "$cache/apt:/srv/apt:ro" \
     wrtflow-lab/debian /lib/systemd/systemd >/dev/null
@@ -59,8 +59,8 @@ docker exec $name mkdir /var/lib/GeoIP
 docker cp "$cache/geolite/." $name:/var/lib/GeoIP/ >/dev/null
 ansible-playbook --inventory "$work/inventory" "$work/collector.yml" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
 
-# The article's chain needs syslog-ng's http(); the names are a resolver's of this machine's own.
-docker exec $name sh -c 'systemctl stop syslog-ng && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends syslog-ng-mod-http >/dev/null &&
+# The article's chain needs syslog-ng's http() and geoip2(); the names are a resolver's of this machine's own.
+docker exec $name sh -c 'systemctl stop syslog-ng && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends syslog-ng-mod-http syslog-ng-mod-geoip2 >/dev/null &&
     echo nameserver 127.0.0.1 >/etc/resolv.conf && mkdir /root/bench'
 docker cp "$here/." $name:/root/bench/ >/dev/null
 docker cp "$work/server.pem" $name:/root/bench/ >/dev/null

@@ -11,9 +11,23 @@ A case's lines are sent as they are, by TCP. Lines that begin with # are for the
     #! connection NAME         over another connection
     #! from ADDRESS            as another router (127.0.0.x)
     #! raw TEXT                send this; \\x00 and the like are bytes
+    #! times COUNT TEXT        as raw, so often: {7} in it is 7 the first time, 8 the second ...; {7/256} and {7%256}
+                               rise every 256 times and begin anew then
     #! huge BYTES              send a line of that size that begins as a flow
-    #! restart | reload | kill syslog-ng
+    #! restart | reload | kill | stop | start syslog-ng
     #! settings {JSON}         before the start, on top of the collector's settings
+    #! dns {JSON}              before the start: a name server that knows these; address -> name, name -> address
+    #! damage                  overwrite the state files with garbage (where syslog-ng runs: all but its journals)
+    #! rows STATEMENT          SQL in state.sqlite
+    #! folder full | freed | readonly | writable | gone
+                               the state folder's disk is full and is not; it can't be written to (while syslog-ng is
+                               stopped) and can; it is deleted (likewise)
+    #! cost NAME               what syslog-ng works from here to the next cost is NAME's
+    #! at most FACTOR of NAME: NAME
+                               the CPU time of the second, against the first one's; a tenth of a second is forgiven
+    #! delivered               of documents with one id the result has the first, as Elasticsearch does
+    #! only TEXT               the result has the documents with this in them, and nothing of unparsed.log
+    #! together                documents that are alike stand in the result once, with their number and their ids'
     #! until COUNT             wait until there are so many documents
     #! kept TEXT               wait until an open flow with this in its line is on disk
 
@@ -37,6 +51,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -50,14 +65,25 @@ def main() -> None:
     """Play the case that is named."""
     case = Path(sys.argv[1]).read_text(encoding="utf-8").splitlines()
     with tempfile.TemporaryDirectory(prefix="golden-") as folder:
-        collector = Collector(Path(folder), settings_of(case))
+        orders = {line.removeprefix("#! ").partition(" ")[0] for line in case if line.startswith("#! ")}
+        collector = Collector(Path(folder), settings_of(case), disk="folder" in orders)
         try:
             Player(collector).play(case)
         finally:
             # What is under way is written then.
-            collector.stop()
-        result = {"documents": collector.documents()}
-        if unparsed := collector.unparsed():
+            collector.end()
+        documents = collector.documents()
+        if only := [line.removeprefix("#! only ") for line in case if line.startswith("#! only ")]:
+            documents = [found for found in documents if only[0] in json.dumps(found)]
+        if "delivered" in orders:
+            documents = list({found["_id"]: found for found in reversed(documents)}.values())[::-1]
+        numbers: dict[str, int] = {}
+        for found in documents:
+            found["_id"] = f"id {numbers.setdefault(found['_id'], len(numbers) + 1)}"
+        if "together" in orders:
+            documents = together(documents)
+        result = {"documents": documents}
+        if (unparsed := collector.unparsed()) and not only:
             result["unparsed"] = unparsed
     print(json.dumps(result, indent=2, ensure_ascii=False))
 
@@ -68,23 +94,82 @@ def settings_of(case: list[str]) -> dict:
     for line in case:
         if line.startswith("#! settings "):
             found.update(json.loads(line.removeprefix("#! settings ")))
+        elif line.startswith("#! dns "):
+            server = NameServer(json.loads(line.removeprefix("#! dns ")))
+            found["names"] = {"resolvers": [f"127.0.0.1#{server.port}"]}
     return found
+
+
+def together(documents: list[dict]) -> list[dict]:
+    """Return each kind of document once, with how many there are and how many ids they have."""
+    ids: dict[str, list[str]] = {}
+    for found in documents:
+        ids.setdefault(json.dumps(found | {"_id": ""}), []).append(found["_id"])
+    return [
+        {"_documents": len(of_kind), "_ids": len(set(of_kind))}
+        | {name: value for name, value in json.loads(text).items() if name != "_id"}
+        for text, of_kind in ids.items()
+    ]
+
+
+class NameServer:
+    """Answers from a small zone: an address has a name, a name addresses; what is not there does not exist."""
+
+    def __init__(self, zone: dict[str, str]) -> None:
+        """Answer from a thread of its own, as long as the player runs."""
+        self._zone = zone
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 0))
+        self.port = self._socket.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        import dns.message
+        import dns.rcode
+        import dns.reversename
+        import dns.rrset
+
+        zone: dict[tuple[str, str], str] = {}
+        for name, value in self._zone.items():
+            if re.fullmatch("[0-9.]+|[0-9a-f:.]+", name):
+                zone[dns.reversename.from_address(name).to_text(), "PTR"] = f"{value}."
+            else:
+                zone[f"{name}.", "AAAA" if ":" in value else "A"] = value
+        while True:
+            question, client = self._socket.recvfrom(4096)
+            answer = dns.message.make_response(dns.message.from_wire(question), recursion_available=True)
+            asked = answer.question[0]
+            kind = dns.rdatatype.to_text(asked.rdtype)
+            name = asked.name.to_text().lower()
+            if (name, kind) in zone:
+                answer.answer.append(dns.rrset.from_text(asked.name, 300, "IN", kind, zone[name, kind]))
+            elif not any(name == known for known, _ in zone):
+                answer.set_rcode(dns.rcode.NXDOMAIN)
+            self._socket.sendto(answer.to_wire(), client)
 
 
 class Collector:
     """A syslog-ng of its own with the installed fragments."""
 
-    def __init__(self, folder: Path, changes: dict) -> None:
-        """Write the configuration and start."""
+    def __init__(self, folder: Path, changes: dict, disk: bool = False) -> None:
+        """Write the configuration and start; disk: the state folder is on a small disk of its own."""
         self.folder = folder
+        self.state = folder / "state"
+        self.state.mkdir(mode=0o700)
+        self._disk = disk
+        if disk:
+            subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "tmpfs", self.state], check=True
+            )
         self.steps: list[float] = []
         # Nobody else's: several players may run at a time, and no connection out begins at a port below 32768.
         self.port = 20000 + os.getpid() % 5000 * 2
         self.json_port = self.port + 1
         settings = json.loads((CONFIGURATION / "wrtflow/settings.json").read_text())
-        settings |= {"state_directory": str(folder), "log_directory": str(folder)}
+        settings |= {"state_directory": str(self.state), "log_directory": str(folder)}
         # A golden document knows no name that is not in its own lines.
         settings["names"] |= {"resolvers": ["127.0.0.1#9"]}
+        settings["names"] |= changes.pop("names", {})
         settings |= changes
         (folder / "settings.json").write_text(json.dumps(settings))
         (folder / "syslog-ng.conf").write_text(self._configuration(settings))
@@ -128,6 +213,53 @@ class Collector:
         self._process.send_signal(how)
         self._process.wait(PATIENCE)
 
+    def end(self) -> None:
+        """End it for good."""
+        if self._process.poll() is None:
+            self.stop()
+        if self._disk:
+            subprocess.run(["umount", "--lazy", self.state], check=True)
+
+    def damage(self) -> None:
+        """Overwrite what is in the state folder."""
+        journals = () if self._process.poll() is None else ("-wal", "-journal")
+        for file in self.state.iterdir():
+            if file.name.endswith((".sqlite", ".json", *journals)):
+                with file.open("r+b") as content:
+                    content.write(b"garbage " * (file.stat().st_size // 8 + 1))
+
+    def rows(self, statement: str) -> None:
+        """Change the state's rows behind the collector's back."""
+        with contextlib.closing(sqlite3.connect(self.state / "state.sqlite", timeout=PATIENCE)) as file, file:
+            file.execute(statement)
+
+    def make_folder(self, how: str) -> None:
+        """Have the state folder as ordered."""
+        filler = self.state / "filler"
+        match how:
+            case "full":
+                with contextlib.suppress(OSError), filler.open("wb", buffering=0) as content:
+                    for size in (65536, 512):
+                        with contextlib.suppress(OSError):
+                            while content.write(b"\0" * size):
+                                pass
+            case "freed":
+                filler.unlink()
+            case "readonly" | "writable":
+                option = "remount,ro" if how == "readonly" else "remount,rw"
+                subprocess.run(["mount", "-o", option, self.state], check=True)
+            case "gone":
+                subprocess.run(["umount", self.state], check=True)
+                self._disk = False
+                self.state.rmdir()
+            case _:
+                raise ValueError(f"no such folder: {how}")
+
+    def cpu(self) -> float:
+        """Return the seconds that it has worked."""
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def reload(self) -> None:
         """Have it read its configuration again."""
         subprocess.run(
@@ -143,8 +275,14 @@ class Collector:
 
     def kept(self, text: str) -> bool:
         """Whether an open flow with this in its line is on disk."""
-        with contextlib.closing(sqlite3.connect(f"file:{self.folder}/open.sqlite?mode=ro", uri=True)) as file:
-            return any(text in flows for (flows,) in file.execute("SELECT flows FROM opened"))
+        state = f"file:{self.state}/state.sqlite?mode=ro"
+        # The file may not be there yet, or damaged on purpose.
+        with (
+            contextlib.suppress(sqlite3.Error),
+            contextlib.closing(sqlite3.connect(state, uri=True, timeout=PATIENCE)) as file,
+        ):
+            return any(text in str(row) for row in file.execute("SELECT key, value FROM open"))
+        return False
 
     def took(self, lines: int) -> bool:
         """Whether the sources have taken so many lines, and all that came of them is written."""
@@ -172,9 +310,6 @@ class Collector:
             assert re.fullmatch(r"[A-Za-z0-9_-]{12}", ident), ident
             assert index == f"network-{document['event']['end'][:7].replace('-', '.')}", index
             found.append({"_id": ident} | self._relative(document))
-        numbers: dict[str, int] = {}
-        for document in found:
-            document["_id"] = f"id {numbers.setdefault(document['_id'], len(numbers) + 1)}"
         return found
 
     def unparsed(self) -> list[str]:
@@ -211,6 +346,8 @@ class Player:
         self._how, self._name, self._from = "tcp", "1", "127.0.0.1"
         self._sockets: dict[tuple[str, str, str], socket.socket] = {}
         self._sent = 0
+        self._costs: dict[str, float] = {}
+        self._cost: tuple[str, float] | None = None
 
     def play(self, case: list[str]) -> None:
         """Send all and wait until all is through."""
@@ -242,13 +379,30 @@ class Player:
             case "from":
                 self._from = argument
             case "raw":
-                self._send(argument.encode("latin-1").decode("unicode_escape").encode("latin-1"))
+                self._send(unescaped(argument))
             case "huge":
                 self._send(
                     b"<150>Nov 24 03:13:49 OpenWrt ulogd[1868]: [DESTROY] ORIG: SRC=".ljust(
                         int(argument), b"1"
                     )
                 )
+            case "times":
+                count, _, line = argument.partition(" ")
+                self._send(*(unescaped(numbered(line, nth)) for nth in range(int(count))))
+            case "cost":
+                self._count_cost()
+                self._cost = argument, self._collector.cpu()
+            case "at":
+                self._count_cost()
+                factor, one, other = re.fullmatch("most ([0-9.]+) of (.*): (.*)", argument).groups()
+                if self._costs[other] > float(factor) * self._costs[one] + 0.1:
+                    raise RuntimeError(f"it costs {self._costs} s of CPU")
+            case "damage":
+                self._collector.damage()
+            case "rows":
+                self._collector.rows(argument)
+            case "folder":
+                self._collector.make_folder(argument)
             case "kept":
                 self._settle()
                 await_(lambda: self._collector.kept(argument), f"{argument} is not on disk")
@@ -258,21 +412,30 @@ class Player:
                 self._settle()
                 self._collector.reload()
                 self._step()
-            case "restart" | "kill":
-                self._settle()
-                for connection in self._sockets.values():
-                    connection.close()
-                self._sockets = {}
-                self._sent = 0
-                self._collector.stop(signal.SIGKILL if order == "kill" else signal.SIGTERM)
-                self._collector.start()
-                self._step()
-            case "settings":
+            case "restart" | "kill" | "stop" | "start":
+                if order != "start":
+                    self._settle()
+                    for connection in self._sockets.values():
+                        connection.close()
+                    self._sockets = {}
+                    self._sent = 0
+                    self._collector.stop(signal.SIGKILL if order == "kill" else signal.SIGTERM)
+                if order != "stop":
+                    self._collector.start()
+                    self._step()
+            case "settings" | "dns" | "only" | "delivered" | "together":
                 pass
             case _:
                 raise ValueError(f"no such order: {order}")
 
-    def _send(self, line: bytes) -> None:
+    def _count_cost(self) -> None:
+        if self._cost is not None:
+            self._settle()
+            name, before = self._cost
+            self._costs[name] = self._costs.get(name, 0) + self._collector.cpu() - before
+            self._cost = None
+
+    def _send(self, *lines: bytes) -> None:
         key = (self._how, self._name, self._from)
         if key not in self._sockets:
             kind = socket.SOCK_DGRAM if self._how == "udp" else socket.SOCK_STREAM
@@ -281,8 +444,14 @@ class Player:
             port = self._collector.json_port if self._how == "json" else self._collector.port
             connection.connect(("127.0.0.1", port))
             self._sockets[key] = connection
-        self._sockets[key].sendall(line if self._how == "udp" else line + b"\n")
-        self._sent += 1
+        if self._how == "udp":
+            for line in lines:
+                self._sockets[key].sendall(line)
+            self._sent += len(lines)
+        else:
+            text = b"\n".join([*lines, b""])
+            self._sockets[key].sendall(text)
+            self._sent += text.count(b"\n")
         # Between two connections nothing but our patience keeps the order.
         if len(self._sockets) > 1:
             self._settle()
@@ -290,6 +459,22 @@ class Player:
     def _settle(self) -> None:
         """Wait until syslog-ng has taken what was sent, and written its documents."""
         await_(lambda: self._collector.took(self._sent), "lines are missing")
+
+
+def unescaped(text: str) -> bytes:
+    """Return the bytes that a text with escapes means."""
+    return text.encode("latin-1").decode("unicode_escape").encode("latin-1")
+
+
+def numbered(line: str, nth: int) -> str:
+    """Fill in the numbers of a line's nth copy."""
+
+    def fill(found: re.Match[str]) -> str:
+        first, slower, around = (int(part or 0) for part in found.groups())
+        count = nth // (slower or 1)
+        return str(first + (count % around if around else count))
+
+    return re.sub(r"\{(\d+)(?:/(\d+))?(?:%(\d+))?\}", fill, line)
 
 
 def await_(condition, otherwise: str) -> None:

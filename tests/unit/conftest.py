@@ -4,6 +4,9 @@ import sys
 from pathlib import Path
 
 import ansible.module_utils
+import fakes
+import pytest
+from wrtflow import collector
 
 PROJECT = Path(__file__).parents[2]
 ELASTICSEARCH = PROJECT / "roles/elasticsearch"
@@ -14,3 +17,26 @@ sys.path += [
     str(ELASTICSEARCH / "filter_plugins"),
 ]
 ansible.module_utils.__path__.append(str(ELASTICSEARCH / "module_utils"))
+
+
+@pytest.fixture
+def chains(tmp_path, monkeypatch):
+    """Make collectors with fake names, outbox and clock; keyword arguments are settings."""
+    monkeypatch.setattr(collector, "Names", fakes.Names)
+    monkeypatch.setattr(collector, "Outbox", fakes.Outbox)
+    monkeypatch.setattr(collector.Collector, "_keep", lambda self: None)
+    made = []
+
+    def make(**settings):
+        made.append(fakes.Chain(tmp_path, **settings))
+        return made[-1]
+
+    yield make
+    for chain in made:
+        chain.collector.stop()
+
+
+@pytest.fixture
+def chain(chains):
+    """Such a collector with the usual settings."""
+    return chains()

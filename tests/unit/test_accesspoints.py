@@ -1,17 +1,18 @@
 """wrtflow.accesspoints: whose a flow is that the next router sees from an access point's address."""
 
-import json
-from pathlib import Path
-
 import pytest
-from wrtflow import accesspoints, flow
+from fakes import DAY, SECOND, Clock, told
+from fakes import line as flow_line
+from wrtflow import accesspoints
 from wrtflow.accesspoints import LEFT_OUT, AccessPoints
+from wrtflow.parse import Flow, Reader, Refused
+from wrtflow.state import State
 
 DEVICE, OTHER, OUTER, SITE = "192.168.8.20", "192.168.8.21", "10.77.0.2", "198.18.1.80"
 ATTIC = "attic@10.77.0.2"
 
 
-def line(event: str, orig: str, reply: str, protocol: str = "TCP") -> flow.Flow:
+def line(event: str, orig: str, reply: str, protocol: str = "TCP") -> Flow:
     """A flow's line. Orig and reply: source, port, destination, port; or two addresses."""
 
     def side(text: str) -> str:
@@ -20,18 +21,18 @@ def line(event: str, orig: str, reply: str, protocol: str = "TCP") -> flow.Flow:
             return f"SRC={words[0]} DST={words[1]} PROTO={protocol} TYPE=8 CODE=0 PKTS=1 BYTES=60"
         return f"SRC={words[0]} DST={words[2]} PROTO={protocol} SPT={words[1]} DPT={words[3]} PKTS=1 BYTES=60"
 
-    read = flow.read_line(
-        f"<150>Nov 24 03:13:47 attic ulogd[1]: [{event}] ORIG: {side(orig)} , REPLY: {side(reply)} "
+    read = Reader().read(
+        f"<150>Nov 24 03:13:47 attic ulogd[1]: [{event}] ORIG: {side(orig)} , REPLY: {side(reply)}"
     )
-    assert isinstance(read, flow.Flow)
+    assert isinstance(read, Flow)
     return read
 
 
-def inside(event: str = "NEW", device: str = DEVICE) -> flow.Flow:
+def inside(event: str = "NEW", device: str = DEVICE) -> Flow:
     return line(event, f"{device} 50000 {SITE} 443", f"{SITE} 443 {OUTER} 1025")
 
 
-def ping(event: str, device: str) -> flow.Flow:
+def ping(event: str, device: str) -> Flow:
     return line(event, f"{device} {SITE}", f"{SITE} {OUTER}", "ICMP")
 
 
@@ -39,37 +40,56 @@ OUTSIDE = line("DESTROY", f"{OUTER} 1025 {SITE} 443", f"{SITE} 443 198.18.0.1 10
 PING = line("DESTROY", f"{OUTER} {SITE}", f"{SITE} 198.18.0.1", "ICMP")
 
 
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return tmp_path / "access-points.json"
+class Made:
+    """Access points with their file."""
+
+    def __init__(self, folder, clock=None):
+        self.folder, self.clock = folder, clock or Clock()
+        self.state = State(folder / "state.sqlite")
+        self.points = AccessPoints(self.state, self.clock)
+        self.state.open()
+        self.points.load()
+
+    def again(self, clock=None):
+        self.state.save()
+        self.state.close()
+        return Made(self.folder, clock or Clock(self.clock.by_wall))
 
 
 @pytest.fixture
-def points(file: Path) -> AccessPoints:
-    return AccessPoints(file)
+def made(tmp_path):
+    return Made(tmp_path)
 
 
-def test_roles_outlive_a_crash_and_are_changed(points, file):
-    points.told(ATTIC, "ap")
-    points.told("OpenWrt@10.77.0.1", "edge")
-    assert AccessPoints(file).routers == {ATTIC}
-    points.told(ATTIC, "edge")
-    assert AccessPoints(file).routers == set()
+@pytest.fixture
+def points(made):
+    return made.points
+
+
+def test_roles_outlive_a_restart_and_are_changed(made):
+    made.points.tell(ATTIC, "ap")
+    made.points.tell("OpenWrt@10.77.0.1", "edge")
+    again = made.again()
+    assert again.points.routers == {ATTIC}
+    again.points.tell(ATTIC, "edge")
+    assert again.again().points.routers == set()
 
 
 @pytest.mark.parametrize("role", ["", "king", "ap edge", "AP"])
 def test_what_is_no_role_is_refused(points, role):
-    with pytest.raises(flow.Refused, match="not a role"):
-        points.told(ATTIC, role)
+    with pytest.raises(Refused, match="not a role"):
+        points.tell(ATTIC, role)
     assert points.routers == set()
 
 
 def test_a_router_too_many_is_none_and_one_of_them_may_still_change(points, monkeypatch):
     monkeypatch.setattr(accesspoints, "_ROUTERS", 2)
-    for name in ("a", "b", "c"):
-        points.told(name, "ap")
+    for name in ("a", "b", "a"):
+        points.tell(name, "ap")
+    with pytest.raises(Refused, match="too many access points"):
+        points.tell("c", "ap")
     assert points.routers == {"a", "b"}
-    points.told("a", "edge")
+    points.tell("a", "edge")
     assert points.routers == {"b"}
 
 
@@ -80,13 +100,29 @@ def test_a_flow_is_the_device_s_from_its_begin_until_after_its_end(points, event
     assert points.device(OUTSIDE) == DEVICE
 
 
-def test_minutes_after_its_end_it_is_forgotten(file, monkeypatch):
-    monkeypatch.setattr(accesspoints, "_AFTER", 0)
-    points = AccessPoints(file)
-    points.saw(inside("NEW"), DEVICE)
-    assert points.device(OUTSIDE) == DEVICE
-    points.saw(inside("DESTROY"), DEVICE)
-    assert points.device(OUTSIDE) is None
+@pytest.mark.parametrize("restart", [False, True])
+def test_minutes_after_its_end_it_is_forgotten(made, restart):
+    made.points.saw(inside("NEW"), DEVICE)
+    made.clock.passes(DAY)
+    assert made.points.device(OUTSIDE) == DEVICE
+    made.points.saw(inside("DESTROY"), DEVICE)
+    if restart:
+        made = made.again()
+    made.clock.passes(accesspoints._AFTER)
+    assert made.points.device(OUTSIDE) == DEVICE
+    made.clock.passes(1)
+    assert made.points.device(OUTSIDE) is None
+    # And with the next flow its memory is free.
+    made.points.saw(ping("NEW", DEVICE), DEVICE)
+    assert len(made.points._open) + len(made.points._ended) == 1
+
+
+def test_a_wrong_clock_keeps_nothing_for_long(made):
+    made.points.saw(inside("DESTROY"), DEVICE)
+    again = made.again(Clock(5))
+    assert again.points.device(OUTSIDE) == DEVICE
+    again.clock.passes(accesspoints._AFTER + 1)
+    assert again.points.device(OUTSIDE) is None
 
 
 @pytest.mark.parametrize(
@@ -146,28 +182,110 @@ def test_pings_that_may_be_those_of_a_device_left_out_are_left_out(points, devic
     assert points.device(PING) == LEFT_OUT
 
 
-def test_the_oldest_are_forgotten_first(file, monkeypatch):
+def test_the_oldest_are_forgotten_first(points, monkeypatch):
     monkeypatch.setattr(accesspoints, "_FLOWS", 2)
-    points = AccessPoints(file)
     points.saw(inside(), DEVICE)
     for port in (2000, 2001):
-        points.saw(line("NEW", f"{OTHER} {port} {SITE} 443", f"{SITE} 443 {OUTER} {port}"), OTHER)
+        points.saw(translated(port), OTHER)
     assert points.device(OUTSIDE) is None
     assert len(points._open) == 2
 
 
+def translated(port: int, event: str = "NEW", device: str = OTHER) -> Flow:
+    return line(event, f"{device} {port} {SITE} 443", f"{SITE} 443 {OUTER} {port}")
+
+
+def test_one_device_takes_no_other_s_flows_away(made, monkeypatch):
+    monkeypatch.setattr(accesspoints, "_FLOWS", 20)
+    monkeypatch.setattr(accesspoints, "_OF_ONE", 10)
+    made.points.saw(inside(), DEVICE)
+    for port in range(2000, 2100):
+        made.points.saw(translated(port), OTHER)
+    assert made.points.device(OUTSIDE) == DEVICE
+    assert (len(made.points._open), made.points.beyond) == (11, 90)
+    # There is room again when its flows have ended.
+    for port in range(2000, 2100):
+        made.points.saw(translated(port, "DESTROY"), OTHER)
+    made.clock.passes(accesspoints._AFTER + 1)
+    made.points.saw(inside("NEW"), DEVICE)
+    assert made.points._of == {DEVICE: 1}
+    assert len(made.points._ended) <= 20
+
+
+def test_ends_without_a_new_have_a_bound_too(points, monkeypatch):
+    monkeypatch.setattr(accesspoints, "_FLOWS", 20)
+    for _ in range(3):
+        for port in range(2000, 2100):
+            points.saw(translated(port, "DESTROY", f"192.168.8.{port % 50}"), f"192.168.8.{port % 50}")
+    assert len(points._ended) <= 20
+
+
 @pytest.mark.parametrize("event", ["NEW", "DESTROY"])
-def test_flows_outlive_a_restart_and_the_file_names_no_address(points, file, event):
-    points.saw(inside(event), LEFT_OUT)
-    points.save()
-    assert AccessPoints(file).device(OUTSIDE) == LEFT_OUT
-    assert not any(address in file.read_text() for address in (DEVICE, OUTER, SITE))
+def test_flows_outlive_a_restart_and_the_file_names_no_address(made, event):
+    made.points.saw(inside(event), LEFT_OUT)
+    again = made.again()
+    assert again.points.device(OUTSIDE) == LEFT_OUT
+    content = b"".join(file.read_bytes() for file in made.folder.iterdir())
+    assert not any(address.encode() in content for address in (DEVICE, OUTER, SITE))
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"routers": 1}', '{"routers": ["a"], "open": 1}'])
-def test_a_damaged_file_is_none(file, text):
-    file.write_text(text)
-    points = AccessPoints(file)
-    points.saw(inside(), DEVICE)
-    points.save()
-    assert json.loads(file.read_text())["open"]
+@pytest.mark.parametrize(
+    "row", [["x", None], [5, None], [None, None], [DEVICE, "x"], ["10.77.0.300", 5], [[], 5]]
+)
+def test_a_damaged_row_is_nobody_s(made, row):
+    made.points.saw(inside(), DEVICE)
+    (flow,) = made.points._open
+    made.points._table.put(flow, row)
+    assert made.again().points.device(OUTSIDE) is None
+
+
+# The whole way
+
+EDGE = (OUTER, SITE, 1025)
+
+
+def attic(chain, event="NEW", device=DEVICE):
+    chain.send(told("role ap", host="attic"), OUTER)
+    return chain.send(flow_line(event, device, port=1025, host="attic", reply=(SITE, OUTER)), OUTER)
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["told before", "told after"])
+@pytest.mark.parametrize("lost", [True, False], ids=["timeout", "end"])
+def test_a_device_left_out_behind_an_access_point_is_nothing_at_the_edge(chains, first, lost):
+    chain = chains(left_out=("192.168.8.20",))
+    if first:
+        attic(chain)
+    chain.send(flow_line("NEW", *EDGE))
+    assert chain.counts["open"] == (0 if first else 1)
+    assert attic(chain) == []
+    if lost:
+        chain.clock.passes(8 * DAY)
+        attic(chain)
+        assert chain.keep() == []
+    else:
+        assert chain.send(flow_line("DESTROY", *EDGE)) == []
+    assert (chain.outbox.put_, chain.counts["open"]) == ([], 0)
+
+
+def test_the_edge_s_flow_is_the_device_s(chain):
+    chain.names.macs[DEVICE] = "02-00-00-00-00-20"
+    chain.names.called[DEVICE] = "tablet"
+    chain.names.sites[DEVICE, SITE] = "site.example"
+    attic(chain)
+    chain.send(flow_line("NEW", *EDGE))
+    chain.clock.passes(SECOND)
+    (inner,) = attic(chain, "DESTROY")
+    (found,) = chain.send(flow_line("DESTROY", *EDGE))
+    assert (inner["observer"]["type"], found["observer"]["type"]) == ("access_point", "router")
+    assert found["source"]["domain"] == "tablet"
+    assert found["source"]["mac"] == "02-00-00-00-00-20"
+    assert found["destination"]["domain"] == "site.example"
+
+
+def test_a_role_too_many_is_told(chain, monkeypatch):
+    monkeypatch.setattr(accesspoints, "_ROUTERS", 1)
+    attic(chain)
+    chain.send(told("role ap", host="cellar"), "10.77.0.3")
+    chain.send(told("role king", host="cellar"), "10.77.0.3")
+    assert chain.counts["unparsed"] == 2
+    assert "too many access points" in chain.unparsed

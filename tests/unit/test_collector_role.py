@@ -1,6 +1,7 @@
 """roles/syslog_ng: what its templates make of the defaults and of an inventory."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -8,15 +9,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from wrtflow import settings
 
 PROJECT = Path(__file__).parents[2]
 ROLE = PROJECT / "roles/syslog_ng"
-TEMPLATES = [
-    "conf.d/00-chain.conf",
-    "conf.d/10-source.conf",
-    "conf.d/20-parse.conf",
-    "conf.d/30-correlate.conf",
-]
+TEMPLATES = ["syslog-ng/conf.d/10-source.conf", "syslog-ng/wrtflow/firewall.nft"]
 
 ROUTERS = {
     "attic": {"ansible_host": "192.168.1.1"},
@@ -26,61 +23,99 @@ ROUTERS = {
 }
 
 
-@pytest.fixture(scope="module")
-def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The fragments by their names, for a house with three routers and the role's defaults."""
-    folder = tmp_path_factory.mktemp("role")
-    collector = {"collector": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}}
-    inventory = {"collector": {"hosts": collector}, "routers": {"hosts": ROUTERS}}
-    play = {
-        "hosts": "collector",
-        "gather_facts": False,
-        "vars_files": [
-            str(path)
-            for path in (
-                PROJECT / "inventory/home/group_vars/all.yml",
-                ROLE / "defaults/main.yml",
-                ROLE / "vars/main.yml",
-            )
-        ],
-        "tasks": [
-            {
-                "ansible.builtin.template": {
-                    "src": f"{ROLE}/templates/etc/{path}.j2", "dest": str(folder / Path(path).name), "mode": "0644",
-                }
-            }
-            for path in [*(f"syslog-ng/{name}" for name in TEMPLATES), "nftables.d/wrtflow.nft"]
-        ]
-        + [
-            {
-                "ansible.builtin.template": {
-                    "src": f"{ROLE}/templates/etc/syslog-ng/conf.d/10-source.conf.j2",
-                    "dest": str(folder / "both.conf"), "mode": "0644",
-                },
-                "vars": {
-                    "syslog_ng_listen_address": "::",
-                    "syslog_ng_allowed_routers": ["192.168.1.1", "10.0.0.0/8", "fd00::/8"],
-                },
-            }
-        ],
-    }  # fmt: skip
+# What is set in some houses.
+HOUSES: dict[str, dict] = {
+    "plain": {},
+    "both": {
+        "syslog_ng_listen_address": "::",
+        "syslog_ng_allowed_routers": ["192.168.1.1", "10.0.0.0/8", "fd00::/8"],
+        "syslog_ng_json_port": 5140,
+    },
+}
+
+
+def run_play(folder: Path, play: dict, routers: dict = ROUTERS) -> subprocess.CompletedProcess[str]:
+    """Run a play for the collector of a house with three routers."""
+    machine = {
+        "hosts": {"logserver": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}}
+    }
+    inventory = {
+        "collector": machine,
+        "storage": machine,
+        "dashboards": machine,
+        "routers": {"hosts": routers},
+    }
     (folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
     (folder / "play.yml").write_text(json.dumps([play]))
-    subprocess.run(
-        [Path(sys.executable).parent / "ansible-playbook", "-i", folder / "hosts.yml", folder / "play.yml"],
-        check=True,
+    extra = [f"--extra-vars=@{path}" for path in folder.glob("extra.yml")]
+    return subprocess.run(
+        [
+            Path(sys.executable).parent / "ansible-playbook",
+            "-i",
+            folder / "hosts.yml",
+            folder / "play.yml",
+            *extra,
+        ],
+        env=os.environ | {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"},
+        check=False,
         capture_output=True,
+        text=True,
     )
+
+
+# What they all have.
+FILES = [
+    str(PROJECT / "inventory/home/group_vars/all.yml"),
+    str(ROLE / "defaults/main.yml"),
+    str(ROLE / "vars/main.yml"),
+]
+
+
+def render(folder: Path, house: str, changed: dict) -> list[dict]:
+    """Return the tasks that write a house's files into a folder."""
+    return [
+        {
+            "ansible.builtin.template": {
+                "src": f"{ROLE}/templates/etc/{path}.j2",
+                "dest": str(folder / f"{house}-{Path(path).name}"),
+                "mode": "0644",
+            },
+            "vars": changed,
+        }
+        for path in TEMPLATES
+    ]
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The files of each house by their names, HOUSE-NAME."""
+    folder = tmp_path_factory.mktemp("role")
+    play = {"hosts": "collector", "gather_facts": False, "vars_files": FILES}
+    written = {
+        "content": "{{ __syslog_ng_settings | to_json }}",
+        "dest": str(folder / "x.json"),
+        "mode": "0644",
+    }
+    tasks = [task for house, changed in HOUSES.items() for task in render(folder, house, changed)]
+    ended = run_play(folder, play | {"tasks": [*tasks, {"ansible.builtin.copy": written}]})
+    assert ended.returncode == 0, ended.stdout
+    assert settings.load(folder / "x.json").names.local_domains == ("lan", "home.arpa")
+    for house, garden in (
+        ("udp", {"wrtflow_syslog_transport": "udp"}),
+        ("one_udp", {"openwrt_collector_transport": "udp"}),
+    ):
+        ended = run_play(folder, play | {"tasks": render(folder, house, {})}, ROUTERS | {"garden": garden})
+        assert ended.returncode == 0, ended.stdout
     return {path.name: path.read_text() for path in [*folder.glob("*.conf"), *folder.glob("*.nft")]}
 
 
 def test_the_inventory_s_routers_are_heard_and_nobody_else(rendered):
-    networks = re.findall(r'netmask6?\("([^"]+)"\)', rendered["10-source.conf"])
+    networks = re.findall(r'netmask6?\("([^"]+)"\)', rendered["plain-10-source.conf"])
     assert networks == ["192.168.1.1", "fd00::1"]
 
 
 def test_one_socket_for_both_families_hears_routers_of_both(rendered):
-    assert re.findall(r'netmask(6?)\("([^"]+)"\)', rendered["both.conf"]) == [
+    assert re.findall(r'netmask(6?)\("([^"]+)"\)', rendered["both-10-source.conf"]) == [
         ("6", "::ffff:192.168.1.1/128"),
         ("6", "::ffff:10.0.0.0/104"),
         ("6", "fd00::/8"),
@@ -88,24 +123,89 @@ def test_one_socket_for_both_families_hears_routers_of_both(rendered):
 
 
 def test_the_firewall_lets_the_same_pass(rendered):
-    assert re.findall(r"(ip6?) saddr (\S+) return", rendered["wrtflow.nft"]) == [
+    assert re.findall(r"(ip6?) saddr (\S+) goto", rendered["plain-firewall.nft"]) == [
         ("ip", "192.168.1.1"),
         ("ip6", "fd00::1"),
     ]
-    assert "tcp dport { 514 } jump routers" in rendered["wrtflow.nft"]
 
 
-def test_nobody_listens_for_objects_unless_asked_to(rendered):
-    assert "port(514)" in rendered["10-source.conf"]
-    assert not [name for name, text in rendered.items() if "wrtflow_json" in text]
+@pytest.mark.parametrize(
+    ("house", "ports"),
+    [
+        ("plain", ["tcp . 514"]),
+        ("udp", ["tcp . 514", "udp . 514"]),
+        ("one_udp", ["tcp . 514", "udp . 514"]),
+        ("both", ["tcp . 514", "tcp . 5140"]),
+    ],
+)
+def test_the_ports_are_those_that_the_routers_use(rendered, house, ports):
+    (opened,) = re.findall(r"dport \{ (.*) \} jump routers", rendered[f"{house}-firewall.nft"])
+    assert opened.split(", ") == ports
+    source = rendered[f"{house}-10-source.conf"]
+    listened = re.findall(r'transport\("(\w+)"\).*?\n +port\((\d+)\)', source, re.DOTALL)
+    assert [f"{transport} . {port}" for transport, port in listened] == ports
+    assert ("s_wrtflow_json" in source) == ("tcp . 5140" in ports)
 
 
-def test_a_flow_may_be_open_for_a_week(rendered):
-    """grouping-by() lets go a day later than flows end as timeouts."""
-    assert "timeout(691200)" in rendered["30-correlate.conf"]
+def test_a_house_never_uses_up_the_connections(rendered):
+    """One address never gets all of them, and each one that is alive has room for a fetch."""
+    source, firewall = rendered["plain-10-source.conf"], rendered["plain-firewall.nft"]
+    most = int(re.search(r"max-connections\((\d+)\)", source)[1])
+    each = {int(count) for count in re.findall(r"ct count over (\d+)", firewall)}
+    assert most >= 100
+    assert each == {16}
+    assert f"log-iw-size({most * 1000})" in source
 
 
 def test_new_code_runs_before_a_new_configuration_is_read():
-    """The code of before does not know its settings: a reload would end syslog-ng."""
+    """The code of before does not know its settings. Nothing is read or run that has not been checked."""
     handlers = [handler["name"] for handler in yaml.safe_load((ROLE / "handlers/main.yml").read_text())]
+    assert handlers[:2] == ["Settings are checked", "Configuration is checked"]
     assert handlers.index("Syslog-ng is restarted") < handlers.index("Syslog-ng is reloaded")
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (
+            {
+                "left_out": ["laptop"],
+                "flow_timeout": 0,
+                "devices": {"10.0.0.1": "", "10.0.0.0/8": "tv"},
+                "elasticsearch_url": "http://a:9200",
+            },
+            [
+                'syslog_ng_left_out[0] is "laptop"',
+                "syslog_ng_flow_timeout is 0",
+                'syslog_ng_devices["10.0.0.1"] is ""',
+                'a key of syslog_ng_devices is "10.0.0.0/8"',
+                'syslog_ng_elasticsearch_url is "http://a:9200"',
+            ],
+        ),
+        ({"state_directory": "/root/wrtflow"}, ["syslog_ng_state_directory /root/wrtflow"]),
+        ({"state_directory": "/var/lib"}, ["syslog_ng_state_directory /var/lib a folder"]),
+        ({"allowed_routers": ["10.0.0.0/255.0.0.0"]}, ["syslog_ng_allowed_routers is ["]),
+        ({"json_port": 514}, ["syslog_ng_json_port 514"]),
+    ],
+)
+def test_preflight_says_what_is_wrong_before_anything_is_changed(tmp_path, changed, said):
+    """The machine of the test is left alone: the first task that would change it is not in the play."""
+    tasks = yaml.safe_load((ROLE / "tasks/preflight.yml").read_text())
+    first, last = (
+        [task["name"] for task in tasks].index(name)
+        for name in ("Routers can be listened to", "The settings can be used")
+    )
+    play = {
+        "hosts": "collector",
+        "gather_facts": False,
+        "vars_files": FILES,
+        "vars": {"role_path": str(ROLE)},
+        "tasks": tasks[first : last + 1],
+    }
+    (tmp_path / "extra.yml").write_text(
+        yaml.safe_dump({f"syslog_ng_{name}": value for name, value in changed.items()})
+    )
+    ended = run_play(tmp_path, play)
+    assert ended.returncode == 2
+    told = " ".join(json.loads(ended.stdout)["plays"][0]["tasks"][-1]["hosts"]["logserver"]["msg"].split())
+    assert [part for part in said if part not in told] == []

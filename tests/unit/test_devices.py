@@ -1,40 +1,37 @@
 """wrtflow.devices: who an address at home is, from lines as dnsmasq 2.91 and odhcpd write them."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wrtflow.devices import LEASE, LONGEST, Device, Devices
-from wrtflow.settings import SettingsError
-from wrtflow.wellformed import hostname, mac
+from naming import DAY, NOW, state
+from wrtflow import devices as module
+from wrtflow.devices import DEVICE_TTL, LATELY, LEASE, Device, Devices
+from wrtflow.places import LeftOut
+from wrtflow.state import State
+from wrtflow.wellformed import LONGEST, hostname, mac
 
-NOW = 1_700_000_000.0
 MAC = "02-AA-BB-CC-DD-01"
 OTHER = "02-AA-BB-CC-DD-02"
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def known(lines: str = "", **options: object) -> Devices:
-    given_options = {"static": {}, "ttl": 30 * 86400, "size": 100, "clock": Clock(), **options}
-    devices = Devices(**given_options)
+def known(
+    lines: str = "",
+    static: dict[str, str] | None = None,
+    left_out: tuple[str, ...] = (),
+    moved: list[str] | None = None,
+    of: State | None = None,
+) -> Devices:
+    told = [] if moved is None else moved
+    devices = Devices(of or state(), static or {}, ("lan",), LeftOut(left_out), told.append)
     tell(devices, lines)
     return devices
 
 
-def tell(devices: Devices, lines: str, now: float = NOW) -> None:
+def tell(devices: Devices, lines: str, now: int = NOW) -> None:
     for line in lines.strip().splitlines():
-        if line.startswith(("neigh", "lease")):
-            devices.observe_neighbour(line, now)
-        elif line.startswith("DHCPV6"):
-            devices.observe_odhcpd(line, now)
-        else:
-            devices.observe_dnsmasq(line, now)
+        devices.observe(line, now)
 
 
 def test_a_lease_names_the_device() -> None:
@@ -99,12 +96,12 @@ def test_an_address_made_of_a_mac_that_is_known_here() -> None:
 
 def test_a_duid_of_an_interface_that_nobody_saw_is_no_mac() -> None:
     moved: list[str] = []
-    devices = known("DHCPREPLY(v0) fd99::1 00:03:00:01:02:aa:bb:cc:dd:01 laptop", moved=moved.append)
+    devices = known("DHCPREPLY(v0) fd99::1 00:03:00:01:02:aa:bb:cc:dd:01 laptop", moved=moved)
     assert devices.device("fd99::1") == Device("laptop", None)
     tell(devices, "neigh fd99::1 02-AA-BB-CC-DD-02")
     assert devices.device("fd99::1").mac == OTHER
     # The wire knows better than a DUID.
-    tell(devices, "DHCPREPLY(v0) fd99::1 00:03:00:01:02:aa:bb:cc:dd:01 laptop", NOW + 60)
+    tell(devices, "DHCPREPLY(v0) fd99::1 00:03:00:01:02:aa:bb:cc:dd:01 laptop", NOW + 60_000)
     assert devices.device("fd99::1") == Device("laptop", OTHER)
     assert moved == []
 
@@ -132,12 +129,12 @@ def test_an_information_reply_without_an_address_tells_nothing() -> None:
     devices = known(
         "DHCPREPLY(v0) 00:02:00:00:ab:11:22:33 laptop\nDHCPREPLY(v0) 00:03:00:01:02:aa:bb:cc:dd:01 x"
     )
-    assert (len(devices.names), len(devices.bindings), devices.invalid) == (0, 0, 0)
+    assert (len(devices.owners), len(devices.addresses), devices.counts["names_invalid"]) == (0, 0, 0)
 
 
 def test_an_address_that_moves_takes_no_name_along() -> None:
     moved: list[str] = []
-    devices = known("DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd:01 Camera", moved=moved.append)
+    devices = known("DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd:01 Camera", moved=moved)
     assert moved == []
     tell(devices, "DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd:02 ")
     assert devices.device("10.99.0.134") == Device(None, OTHER)
@@ -179,60 +176,21 @@ def test_the_settings_names_come_first_by_address_or_mac_in_any_writing() -> Non
     assert devices.device("10.99.0.1") == Device("Router", MAC)
 
 
-def test_what_was_not_seen_for_long_is_forgotten() -> None:
-    clock = Clock()
-    devices = known("DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd:01 Camera", ttl=100, clock=clock)
-    clock.now += 99
-    devices.refresh()
-    assert devices.device("10.99.0.134") == Device("camera", MAC)
-    tell(devices, "neigh fd99::1 02-AA-BB-CC-DD-01", NOW + 99)
-    clock.now += 2
-    devices.refresh()
-    assert devices.device("10.99.0.134") == Device(None, None)
-    assert devices.device("fd99::1") == Device(None, MAC)
-
-
-def test_memory_is_bounded() -> None:
-    devices = known(size=50)
-    for number in range(500):
-        high, low = divmod(number, 256)
-        tell(devices, f"DHCPACK(v0) 10.99.{high}.{low} 02:aa:bb:cc:{high:02x}:{low:02x} n{number}")
-    for number in range(500):
-        devices.device(f"10.98.{number}.1")
-    assert len(devices.bindings) == len(devices.names) == 50
-    assert len(devices.known) <= 50
-
-
-@pytest.mark.parametrize("left_out", ["10.99.0.134", "10.99.0.128/28", MAC, "02:aa:bb:cc:dd:01"])
+@pytest.mark.parametrize("left_out", ["10.99.0.134", "10.99.0.128/28", MAC])
 def test_nothing_is_remembered_of_a_device_that_is_left_out(left_out: str) -> None:
     devices = known(
         "DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd:01 Camera\nDHCPACK(v0) 10.99.0.10 02:aa:bb:cc:dd:02 tv\n"
         "DHCPREPLY(v0) 10.99.0.134 00:03:00:01:02:aa:bb:cc:dd:01 Camera",
-        left_out=[left_out],
+        left_out=(left_out,),
     )
     assert devices.identity("10.99.0.134") == ""
     assert devices.device("10.99.0.134").name is None
     assert devices.identity("10.99.0.10") == OTHER
     assert devices.device("10.99.0.10").name == "tv"
-    assert list(devices.names._cache) == [OTHER]
-    assert devices.left_out("10.99.0.134")
-    assert not devices.left_out(OTHER)
+    assert [key for key, _ in devices._dump_owners()] == [OTHER]
     # Only by this are the flows of a MAC told, after a restart too.
     assert devices.device("10.99.0.134").mac == (MAC if mac(left_out) else None)
     assert devices.identity("no address") == "no address"
-
-
-def test_an_address_in_the_settings_is_never_taken_for_a_mac() -> None:
-    devices = known("DHCPACK(v0) 10.99.0.134 10:01:00:10:01:00 Camera", left_out=["100.100.100.100"])
-    assert devices.device("10.99.0.134").name == "camera"
-    assert devices.left_out("100.100.100.100")
-
-
-def test_mistakes_in_the_settings_are_named() -> None:
-    with pytest.raises(SettingsError, match="camera"):
-        known(static={"camera": "Camera"})
-    with pytest.raises(SettingsError, match="my phone"):
-        known(left_out=["my phone"])
 
 
 @pytest.mark.parametrize(
@@ -256,10 +214,10 @@ def test_mistakes_in_the_settings_are_named() -> None:
 )
 def test_a_name_that_can_not_be_one_is_left_out_and_counted(rest: str) -> None:
     devices = known()
-    devices.observe_dnsmasq(f"DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd:01 {rest}", NOW)
-    devices.observe_dnsmasq(f"DHCPREPLY(v0) fd99::1 00:03:00:01:02:aa:bb:cc:dd:01 {rest}", NOW)
+    devices.observe(f"DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd:01 {rest}", NOW)
+    devices.observe(f"DHCPREPLY(v0) fd99::1 00:03:00:01:02:aa:bb:cc:dd:01 {rest}", NOW)
     assert devices.device("10.99.0.134") == devices.device("fd99::1") == Device(None, MAC)
-    assert devices.invalid == 2
+    assert devices.counts["names_invalid"] == 2
 
 
 @pytest.mark.parametrize(
@@ -278,8 +236,8 @@ def test_a_name_that_can_not_be_one_is_left_out_and_counted(rest: str) -> None:
 )
 def test_a_line_that_can_not_be_right_is_counted(line: str) -> None:
     devices = known(line)
-    assert len(devices.names) == len(devices.bindings) == 0
-    assert devices.invalid == 1
+    assert len(devices.owners) == len(devices.addresses) == 0
+    assert devices.counts["names_invalid"] == 1
 
 
 @pytest.mark.parametrize(
@@ -297,10 +255,8 @@ def test_a_line_that_can_not_be_right_is_counted(line: str) -> None:
 )
 def test_other_lines_tell_nothing(line: str) -> None:
     devices = known()
-    devices.observe_dnsmasq(line, NOW)
-    devices.observe_odhcpd(line, NOW)
-    devices.observe_neighbour(line, NOW)
-    assert (len(devices.names), len(devices.bindings), devices.invalid) == (0, 0, 0)
+    devices.observe(line, NOW)
+    assert (len(devices.owners), len(devices.addresses), devices.counts["names_invalid"]) == (0, 0, 0)
 
 
 _KNOWN_WORDS = """DHCPACK(v0) DHCPREPLY(v0) SLAAC-CONFIRM(v0) DHCPV6 RENEW IA_NA from on br-lan: ok fd99::1/128 neigh 7
@@ -312,19 +268,120 @@ _WORDS = st.one_of(st.sampled_from(_KNOWN_WORDS.split()), st.text(max_size=8))
 def test_any_text_is_taken_and_gives_right_names_or_none(lines: list[str]) -> None:
     devices = known()
     for line in lines:
-        devices.observe_dnsmasq(line, NOW)
-        devices.observe_odhcpd(line, NOW)
-        devices.observe_neighbour(line, NOW)
-    for ip in devices.bindings._cache:
+        devices.observe(line, NOW)
+    for ip in devices.addresses:
         device = devices.device(ip)
         assert device.name is None or hostname(device.name) == device.name
         assert device.mac is None or mac(device.mac) == device.mac
-    for key, (name, _) in devices.names._cache.items():
-        assert name is None or any(name in line.lower() for line in lines)
-        assert mac(key) or "." in key or ":" in key
 
 
 def test_a_lease_that_the_router_itself_tells_names_the_device() -> None:
     devices = known("lease 10.99.0.50 02:aa:bb:cc:dd:01 Camera\nlease 10.99.0.51 02:aa:bb:cc:dd:02")
     assert devices.device("10.99.0.50") == Device("camera", MAC)
     assert devices.device("10.99.0.51") == Device(None, OTHER)
+
+
+def test_what_was_not_seen_for_long_is_forgotten() -> None:
+    moved: list[str] = []
+    devices = known("DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd:01 Camera", moved=moved)
+    tell(devices, "neigh fd99::1 02-AA-BB-CC-DD-01", NOW + DEVICE_TTL - 1)
+    devices.refresh(NOW + DEVICE_TTL + 1)
+    assert devices.device("10.99.0.134") == Device(None, None)
+    assert devices.device("fd99::1") == Device("camera", MAC)
+    assert moved == ["10.99.0.134"]
+    devices.refresh(NOW + 2 * DEVICE_TTL)
+    assert (len(devices.owners), len(devices.addresses)) == (0, 0)
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DEVICES", 20)
+    monkeypatch.setattr(module, "ADDRESSES_OF_DEVICE", 5)
+    monkeypatch.setattr(module, "ADDRESSES", 30)
+
+
+@pytest.mark.usefixtures("small")
+def test_faked_macs_over_a_pool_of_addresses_evict_nobody() -> None:
+    devices = known("DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd:01 Camera")
+    for number in range(1000):
+        mac_ = f"06:aa:bb:cc:{number >> 8:02x}:{number & 255:02x}"
+        tell(devices, f"DHCPACK(v0) 10.99.1.{number % 10} {mac_} n{number}")
+    assert devices.device("10.99.0.134") == Device("camera", MAC)
+    assert (len(devices.owners), devices.counts["devices_refused"]) == (20, 0)
+    tell(devices, "DHCPACK(v0) 10.99.0.135 02:aa:bb:cc:dd:02 tv")
+    assert devices.device("10.99.0.135").name == "tv"
+
+
+@pytest.mark.usefixtures("small")
+def test_a_device_with_many_addresses_loses_its_own_oldest() -> None:
+    devices = known("DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd:01 Camera")
+    for number in range(100):
+        tell(devices, f"neigh fd99::{number:x} {OTHER}")
+    assert devices.mac("10.99.0.134") == MAC
+    assert (devices.mac("fd99::5e"), devices.mac("fd99::5f")) == (None, OTHER)
+    assert (len(devices.addresses), devices.counts["addresses_replaced"]) == (6, 95)
+
+
+@pytest.mark.usefixtures("small")
+def test_faked_macs_each_with_an_address_are_refused_in_favour_of_those_seen_lately() -> None:
+    devices = known("DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd:01 Camera")
+    for number in range(100):
+        tell(devices, f"neigh fd99::{number:x} 06-AA-BB-CC-DD-{number:02X}")
+    assert devices.device("10.99.0.134") == Device("camera", MAC)
+    assert (len(devices.owners), devices.counts["devices_refused"]) == (20, 81)
+    tell(devices, f"neigh fd99::100 {OTHER}", NOW + LATELY)
+    assert devices.mac("fd99::100") == OTHER
+
+
+@pytest.mark.usefixtures("small")
+def test_where_all_addresses_are_taken_the_newcomer_is_refused() -> None:
+    devices = known()
+    for number in range(30):
+        tell(devices, f"neigh fd99::{number:x} 06-AA-BB-CC-DD-{number // 4:02X}")
+    tell(devices, f"neigh fd99::a0 06-AA-BB-CC-DD-05\nneigh fd99::a1 {OTHER}")
+    assert (devices.mac("fd99::14"), devices.mac("fd99::a0")) == (None, "06-AA-BB-CC-DD-05")
+    assert devices.mac("fd99::a1") is None
+    assert (devices.counts["addresses_replaced"], devices.counts["addresses_refused"]) == (1, 1)
+
+
+def test_room_that_is_made_may_be_the_address_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DEVICES", 1)
+    devices = known(f"neigh fd99::1 {MAC}")
+    tell(devices, f"neigh fd99::1 {OTHER}", NOW + LATELY)
+    assert devices.mac("fd99::1") == OTHER
+
+
+def restarted(directory: Path, told: int, left_out: tuple[str, ...] = ()) -> Devices:
+    before = state(directory)
+    devices = known(of=before)
+    before.open()
+    tell(devices, f"DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd:01 Camera\nneigh fd99::1 {MAC}", told)
+    tell(devices, "SLAAC-CONFIRM(v0) fd99::2 tablet", told)
+    devices._address_rows.put("nowhere", [MAC, 1, None, 1])
+    devices._owner_rows.put(OTHER, 7)
+    before.save()
+    before.close()
+    after = state(directory)
+    devices = known(of=after, left_out=left_out)
+    after.open()
+    devices.load(NOW)
+    after.close()
+    return devices
+
+
+@pytest.mark.parametrize("told", [NOW, NOW + 1000 * DAY])
+def test_all_is_known_again_after_a_restart_whatever_the_clock_was(tmp_path: Path, told: int) -> None:
+    devices = restarted(tmp_path, told)
+    assert devices.device("10.99.0.134") == devices.device("fd99::1") == Device("camera", MAC)
+    assert devices.device("fd99::2") == Device("tablet", None)
+    assert len(devices.addresses) == 3
+    # The lease of before does not outweigh for years what is seen.
+    tell(devices, f"neigh 10.99.0.134 {OTHER}", NOW + LEASE)
+    assert devices.mac("10.99.0.134") == OTHER
+
+
+@pytest.mark.parametrize("left_out", [MAC, "10.99.0.134"])
+def test_nothing_is_known_of_who_is_left_out_after_a_restart(tmp_path: Path, left_out: str) -> None:
+    devices = restarted(tmp_path, NOW, (left_out,))
+    assert devices.device("10.99.0.134") == Device(None, MAC if left_out == MAC else None)
+    assert devices.identity("10.99.0.134") == ""

@@ -4,52 +4,40 @@ import base64
 import json
 
 import pytest
+from fakes import line
 from hypothesis import given
 from hypothesis import strategies as st
-from wrtflow import document, flow
-from wrtflow.geo import Place
-from wrtflow.networks import Networks
+from wrtflow import document
+from wrtflow.correlate import Ended
+from wrtflow.document import Facts
+from wrtflow.parse import Reader, whole
+from wrtflow.places import Place
+from wrtflow.routers import Router
 
-LINE = (
-    "<150>Nov 24 03:13:49 OpenWrt ulogd[1868]: [DESTROY]"
-    " ORIG: SRC=10.77.0.20 DST=198.18.1.80 PROTO=TCP SPT=57534 DPT=443 PKTS=9 BYTES=3371"
-    " , REPLY: SRC=198.18.1.80 DST=198.18.0.1 PROTO=TCP SPT=443 DPT=57534 PKTS=8 BYTES=1301 "
-)
-NETWORKS = Networks(["10.77.0.0/24"])
+LINE = whole(line("DESTROY"))
 MIDNIGHT = 1_790_812_800_000  # 2026-10-01T00:00:00Z
 
 
+def place(text: str) -> Place:
+    return Place(text, 4, home=text.startswith("10.77."))
+
+
 def made(
-    line: str = LINE,
+    text: str = LINE,
     action: str = document.END,
     times: tuple[int | None, int] = (1_000, 2_500),
     name: str | None = None,
+    host: str = "OpenWrt",
 ) -> dict:
-    read = flow.read_line(line)
-    places = tuple(
-        Place(text, NETWORKS)
-        for text in (read.source, read.destination, read.reply_source, read.reply_destination)
-    )
-    named = (name, None)
-    where = document.direction(*places[:3])
-    return json.loads(
-        document.document(
-            read,
-            "OpenWrt@10.77.0.1",
-            document.ROUTER,
-            action,
-            times,
-            places,
-            (named, named),
-            "none",
-            where,
-            False,
-        )
-    )
+    read = Reader().read(text)
+    ends = tuple(map(place, (read.source, read.destination, read.reply_source, read.reply_destination)))
+    ended = Ended(Router(host, "10.77.0.1"), read, ends, action, 0, None, None, "")
+    facts = Facts(document.ROUTER, document.direction(*ends[:3]), name, None, name, "none", False)
+    return json.loads(document.document(ended, ends, *times, facts))
 
 
-def identity(line: str = LINE, router: str = "OpenWrt@10.77.0.1") -> str:
-    return document.identity(flow.read_line(line).stamp, None, f"{router} {line}")
+def identity(text: str = LINE, router: str = "OpenWrt@10.77.0.1") -> str:
+    return document.identity(Reader().read(text), router, text)
 
 
 def test_index_is_that_of_the_end_s_month_in_utc():
@@ -69,6 +57,7 @@ def test_times_have_milliseconds_in_utc():
         ("2026-01-02T00:00:01.5+01:00", 86401),
         ("Feb 30 25:61:61", None),
         ("2026-13-01T00:00:00Z", None),
+        ("0000-00-00T::::::::+", None),
         ("", None),
     ],
 )
@@ -79,7 +68,7 @@ def test_a_routers_clock_is_read_as_far_as_it_is_one(stamp, seconds):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("03:13:49", "03:13:50"),
+        ("03:13:47", "03:13:50"),
         ("SPT=57534", "SPT=57535"),
         ("BYTES=3371", "BYTES=3372"),
         ("198.18.0.1", "198.18.0.2"),
@@ -95,7 +84,7 @@ def test_another_router_has_another_id():
 
 
 def test_ids_sort_by_time_and_share_their_beginning():
-    ids = [identity(LINE.replace("03:13:49", f"03:13:{second:02}")) for second in range(0, 60, 2)]
+    ids = [identity(LINE.replace("03:13:47", f"03:13:{second:02}")) for second in range(0, 60, 2)]
     assert [base64.urlsafe_b64decode(one) for one in ids] == sorted(
         base64.urlsafe_b64decode(one) for one in ids
     )
@@ -110,6 +99,10 @@ def test_a_flow_that_ended_before_it_began_lasted_no_time():
     assert event["duration"] == 0
 
 
+def test_a_flow_without_a_start_has_no_duration():
+    assert not {"start", "duration"} & made(times=(None, 2_500))["event"].keys()
+
+
 def test_counters_of_a_timeout_are_unknown_and_not_zero():
     found = made(action=document.TIMEOUT)
     assert found["event"]["action"] == "flow-timeout"
@@ -117,21 +110,43 @@ def test_counters_of_a_timeout_are_unknown_and_not_zero():
         assert not {"bytes", "packets"} & found[part].keys()
 
 
-@given(st.text(min_size=1))
-def test_any_name_gives_one_line_of_json_with_that_name(name):
-    found = made(name=name.encode("utf-8", "replace").decode())
-    assert found["source"]["domain"] == name.encode("utf-8", "replace").decode()
-    assert "\n" not in json.dumps(found, ensure_ascii=False).replace("\\n", "")
+def test_what_reply_has_otherwise_is_told():
+    found = made()
+    assert found["source"]["nat"] == {"ip": "198.18.0.1"}
+    assert "nat" not in found["destination"]
+    found = made(
+        LINE.replace("REPLY: SRC=198.18.1.80", "REPLY: SRC=10.77.0.9").replace("SPT=443", "SPT=8443")
+    )
+    assert found["destination"]["nat"] == {"ip": "10.77.0.9", "port": 8443}
 
 
-@given(
-    st.ip_addresses().filter(lambda ip: not (ip.version == 6 and ip.ipv4_mapped)).map(str),
-    st.integers(0, 10**18 - 1),
-    st.integers(0, 10**18 - 1),
+@pytest.mark.parametrize(
+    ("ends", "where"),
+    [
+        (("10.77.0.20", "198.18.1.80", "198.18.1.80"), "outbound"),
+        (("10.77.0.20", "10.77.0.21", "10.77.0.21"), "internal"),
+        (("10.77.0.20", "198.18.0.1", "10.77.0.21"), "internal"),
+        (("198.18.1.80", "198.18.0.1", "10.77.0.21"), "inbound"),
+        (("198.18.1.80", "10.77.0.1", "10.77.0.1"), "inbound"),
+        (("198.18.1.80", "198.18.0.1", "198.18.0.1"), "external"),
+    ],
 )
-def test_numbers_are_exact(address, sent, received):
-    line = LINE.replace("BYTES=3371", f"BYTES={sent}").replace("BYTES=1301", f"BYTES={received}")
-    found = made(line.replace("198.18.1.80", "198.18.9.9"))
+def test_directions_are_seen_from_home(ends, where):
+    assert document.direction(*map(place, ends)) == where
+
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+
+
+@given(NAMES, NAMES)
+def test_any_name_gives_one_line_of_json_with_that_name(name, host):
+    found = made(name=name, host=host)
+    assert found["source"]["domain"] == found["destination"]["domain"] == name
+    assert found["observer"]["hostname"] == host
+
+
+@given(st.integers(0, 10**18 - 1), st.integers(0, 10**18 - 1))
+def test_numbers_are_exact(sent, received):
+    found = made(LINE.replace("BYTES=3371", f"BYTES={sent}").replace("BYTES=1301", f"BYTES={received}"))
     assert found["network"]["bytes"] == sent + received < 2**63
     assert (found["source"]["bytes"], found["destination"]["bytes"]) == (sent, received)
-    assert Place(address, NETWORKS).ip

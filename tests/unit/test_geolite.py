@@ -23,7 +23,7 @@ import pytest
 import wrtflow_geolite as geolite
 from maxmind import maxmind
 from netaddr import IPSet
-from wrtflow import geo
+from wrtflow import places
 from wrtflow_geolite import Settings, Source, UpdateError, update
 
 DAY = 86400
@@ -516,15 +516,17 @@ def test_broken_bytes_are_damage_or_harmless(tmp_path):
     assert seen == {"harmless", "refused"}
 
 
-def test_all_that_the_collector_reads_is_looked_at():
-    assert set(geo._GEO.values()) <= geolite.SCHEMAS["City"].keys()
+def test_all_that_the_collector_reads_is_looked_at(monkeypatch):
     read: set[str] = set()
-    geo.Place("198.18.1.80", mock.Mock(**{"is_home.return_value": False})).put(
-        lambda path: read.add(path) or {"city.country.iso_code": "DE"}.get(path, "1")
-    )
-    assert {path.partition(".")[2] for path in read} == geolite.SCHEMAS["City"].keys() | geolite.SCHEMAS[
-        "ASN"
-    ].keys()
+
+    def member(_: object, path: tuple[str | int, ...]) -> object:
+        read.add(".".join(map(str, path)))
+        return 1 if path[-1] in ("latitude", "longitude", "autonomous_system_number") else "x"
+
+    monkeypatch.setattr(places, "_member", member)
+    databases = places.Databases(Path("/nonexistent"))
+    databases.look_up(places.Place("198.18.1.80", 4), "198.18.1.80")
+    assert read == geolite.SCHEMAS["City"].keys() | geolite.SCHEMAS["ASN"].keys()
 
 
 # --- in place ---

@@ -5,6 +5,7 @@ import json
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +25,7 @@ class Clock:
 def no_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "_reports", {})
     monkeypatch.setattr(health, "_writer", None)
+    monkeypatch.setattr(health, "_PERIOD", 3600)
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -35,9 +37,12 @@ def until(condition: Callable[[], object]) -> None:
     pytest.fail("did not become true within 5 s")
 
 
-def test_a_condition_says_changes_and_nothing_else(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_condition_says_changes_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     clock = Clock()
-    condition = health.Condition("It works again", clock)
+    monkeypatch.setattr(time, "time", clock)
+    condition = health.Condition("It works again")
     condition.right()
     condition.wrong("401", "The key is refused.")
     condition.wrong("401", "The key is refused, the other documents say.")
@@ -57,9 +62,12 @@ def test_a_sentence_is_one_line_of_the_journal(capfd: pytest.CaptureFixture[str]
     assert capfd.readouterr().err == "<4>wrtflow: a <0>b ?\n"
 
 
-def test_rarely_says_a_kind_once_an_hour(capfd: pytest.CaptureFixture[str]) -> None:
+def test_rarely_says_a_kind_once_an_hour(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     clock = Clock()
-    rarely = health.Rarely(3600, clock)
+    monkeypatch.setattr(time, "monotonic", clock)
+    rarely = health.Rarely()
     for kind in ("a", "a", "b"):
         rarely.say(kind, health.WARNING, kind)
     clock.now += 3600
@@ -86,7 +94,7 @@ def test_the_record_is_private_and_replaced_as_a_whole(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["health.json"]
 
 
-@pytest.mark.parametrize("content", [None, "", "{", "[]", "\x00"])
+@pytest.mark.parametrize("content", [None, "", "{", "[]", "\x00", "[" * 100_000])
 def test_a_record_that_can_not_be_read_is_an_empty_one(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "health.json").write_text(content)
@@ -99,7 +107,7 @@ def test_it_is_written_by_itself_at_once_after_a_change_and_in_spite_of_errors(
     numbers = {"open": 1}
     health.register("flows", lambda: numbers)
     path = tmp_path / "later" / "health.json"
-    health.start(path, period=3600)
+    health.start(path)
     until(lambda: "can't be written" in capfd.readouterr().err)
     path.parent.mkdir()
     numbers["open"] = 2
@@ -108,13 +116,46 @@ def test_it_is_written_by_itself_at_once_after_a_change_and_in_spite_of_errors(
     until(lambda: "is written again" in capfd.readouterr().err)
 
 
+@pytest.mark.parametrize("name", ["health.json", "health.json.new"])
+def test_a_directory_in_its_place_is_said_and_ends_nothing(
+    tmp_path: Path, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "something").touch()
+    health.start(tmp_path / "health.json")
+    until(lambda: "can't be written" in capfd.readouterr().err)
+    assert health.read(tmp_path / "health.json") == {}
+    (tmp_path / name / "something").unlink()
+    (tmp_path / name).rmdir()
+    health.changed()
+    until(lambda: health.read(tmp_path / "health.json"))
+
+
+def test_a_report_that_is_no_json_ends_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    endless: dict[str, object] = {}
+    endless["endless"] = endless
+    health.register("names", lambda: endless)
+    health.start(tmp_path / "health.json")
+    until(lambda: "can't be written" in capfd.readouterr().err)
+    health.register("names", lambda: {"rate": 1})
+    health.changed()
+    until(lambda: health.read(tmp_path / "health.json").get("names") == {"rate": 1})
+
+
+@pytest.fixture
+def control(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """syslog-ng's control socket; nobody answers."""
+    monkeypatch.setattr(health, "CONTROL_SOCKET", str(tmp_path / "ctl"))
+    return tmp_path / "ctl"
+
+
 STATISTICS = """\
-syslogng_output_events_total{driver="python",class="wrtflow.delivery.Elasticsearch",id="d#0",result="queued"} 12
-syslogng_output_events_total{driver="python",class="wrtflow.delivery.Elasticsearch",id="d#0",result="dropped"} 3
-syslogng_output_events_total{driver="python",class="wrtflow.delivery.Elasticsearch",id="d#0",result="delivered"} 500
+syslogng_output_events_total{driver="python",class="wrtflow.parsers.Elasticsearch",id="d#0",result="queued"} 12
+syslogng_output_events_total{driver="python",class="wrtflow.parsers.Elasticsearch",id="d#0",result="dropped"} 3
+syslogng_output_events_total{driver="python",class="wrtflow.parsers.Elasticsearch",id="d#0",result="delivered"} 500
 syslogng_output_events_total{driver="file",id="other#0",result="queued"} 99
-syslogng_disk_queue_disk_usage_bytes{driver="python",class="wrtflow.delivery.Elasticsearch",worker="0"} 4096
-syslogng_disk_queue_capacity_bytes{driver="python",class="wrtflow.delivery.Elasticsearch",worker="0"} 1073737728
+syslogng_disk_queue_disk_usage_bytes{driver="python",class="wrtflow.parsers.Elasticsearch",worker="0"} 4096
+syslogng_disk_queue_capacity_bytes{driver="python",class="wrtflow.parsers.Elasticsearch",worker="0"} 1073737728
 """
 
 
@@ -130,9 +171,9 @@ syslogng_disk_queue_capacity_bytes{driver="python",class="wrtflow.delivery.Elast
     ],
     ids=["whole", "empty", "broken off"],
 )
-def test_syslog_ng_tells_what_waits(tmp_path: Path, answer: str, expected: dict[str, int]) -> None:
-    with answering(tmp_path / "ctl", answer) as asked:
-        assert health.queue(str(tmp_path / "ctl")) == expected
+def test_syslog_ng_tells_what_waits(control: Path, answer: str, expected: dict[str, int]) -> None:
+    with answering(control, answer) as asked:
+        assert health.queue() == expected
     assert asked == [b"STATS PROMETHEUS\n"]
 
 
@@ -155,16 +196,17 @@ def answering(path: Path, answer: str) -> Iterator[list[bytes]]:
         thread.join()
 
 
-def test_syslog_ng_tells_what_it_received(tmp_path: Path) -> None:
+def test_syslog_ng_tells_what_it_received(control: Path) -> None:
     answer = (
         "source;s_wrtflow_syslog;;a;processed;40\nsource;s_wrtflow_json;;a;processed;2\n"
         "source;s_src;;a;processed;7\nsource;s_wrtflow_endings;;a;processed;3\n\n.\n"
     )
-    with answering(tmp_path / "ctl", answer) as asked:
-        assert health.received(str(tmp_path / "ctl")) == 42
+    with answering(control, answer) as asked:
+        assert health.received() == 42
     assert asked == [b"STATS CSV\n"]
 
 
-def test_no_syslog_ng_no_numbers(tmp_path: Path) -> None:
-    assert health.queue(str(tmp_path / "nobody")) == {}
-    assert health.received(str(tmp_path / "nobody")) is None
+@pytest.mark.usefixtures("control")
+def test_no_syslog_ng_no_numbers() -> None:
+    assert health.queue() == {}
+    assert health.received() is None

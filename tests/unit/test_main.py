@@ -3,11 +3,11 @@
 import json
 import time
 import typing
-from collections.abc import Sequence
 from pathlib import Path
 
+import house
 import pytest
-from wrtflow import __main__, delivery, health, outbox, spool
+from wrtflow import __main__, health, spool, store
 
 
 class Client:
@@ -15,7 +15,7 @@ class Client:
 
     refused: typing.ClassVar[set[bytes]] = set()
     away_after = 1000
-    taken: typing.ClassVar[list[delivery.Document]] = []
+    taken: typing.ClassVar[list[store.Document]] = []
 
     def __init__(self, _settings: object) -> None:
         pass
@@ -23,17 +23,17 @@ class Client:
     def fingerprint(self) -> object:
         return None
 
-    def bulk(self, documents: Sequence[delivery.Document]) -> list[delivery.Answer]:
+    def bulk(self, batch: store.Batch) -> list[store.Answer]:
         if len(self.taken) >= self.away_after:
-            raise delivery.Unavailable("503", "Elasticsearch is away.")
+            raise store.Unavailable("503", "Elasticsearch is away.")
         answers = []
-        for document in documents:
+        for document in batch.documents:
             if document.id in self.refused:
-                answers.append(delivery.Answer(400, "mapping", "still"))
+                answers.append(store.Answer(400, "mapping", "still"))
             elif document in self.taken:
-                answers.append(delivery.Answer(409))
+                answers.append(store.Answer(409))
             else:
-                answers.append(delivery.Answer(201))
+                answers.append(store.Answer(201))
                 self.taken.append(document)
         return answers
 
@@ -41,14 +41,15 @@ class Client:
 @pytest.fixture(autouse=True)
 def client(monkeypatch: pytest.MonkeyPatch) -> type[Client]:
     made = type("Fresh", (Client,), {"taken": [], "refused": set()})
-    monkeypatch.setattr(delivery, "Client", made)
-    monkeypatch.setattr(health, "queue", dict)
+    monkeypatch.setattr(store, "Client", made)
+    monkeypatch.setattr(health, "control", lambda _command: "")
     return made
 
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    (tmp_path / "settings.json").write_text(json.dumps({"state_directory": str(tmp_path)}))
+    chosen = vars(house.settings(tmp_path)) | {"names": {}, "delivery": {"url": "https://localhost:9200"}}
+    (tmp_path / "settings.json").write_text(json.dumps(chosen))
     return tmp_path
 
 
@@ -105,20 +106,86 @@ def test_strangers_beside_routers_are_no_fault(state: Path) -> None:
     assert run(state, "health") == 0
 
 
+@pytest.fixture
+def nft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A machine with the role's table; the program that lists it is what the test writes."""
+    program = tmp_path / "nft"
+    monkeypatch.setattr(__main__, "FIREWALL", tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    return program
+
+
+def listing(**sets: dict[str, int]) -> str:
+    """Return what nft says of sets with counters."""
+    return json.dumps(
+        {
+            "nftables": [
+                {"metainfo": {"version": "1.1.3"}},
+                {"table": {"family": "inet", "name": "wrtflow"}},
+                {"set": {"name": "connections4", "elem": [{"elem": {"val": "192.168.1.1"}}]}},
+                *(
+                    {"set": {"name": name, "elem": [
+                        {"elem": {"val": address, "expires": 9, "counter": {"packets": packets, "bytes": 60}}}
+                        for address, packets in found.items()
+                    ]}}
+                    for name, found in sets.items()
+                ),
+                {"set": {"name": "strangers6", "type": "ipv6_addr"}},
+            ]
+        }
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("says", "faults"),
+    [
+        (listing(), []),
+        (
+            listing(
+                strangers4={"192.168.1.7": 2, "192.168.1.8": 9, "192.168.1.9": 1}, strangers6={"fe80::7": 3}
+            ),
+            ["192.168.1.8, fe80::7, 192.168.1.7 and 1 more called and was refused"],
+        ),
+        (listing(greedy4={"192.168.1.1": 4}), ["192.168.1.1 wanted too many connections"]),
+        ("", ["the ports are open to everybody"]),
+        (None, ["the ports are open to everybody"]),
+    ],
+)
+def test_who_is_refused_is_a_fault(
+    state: Path, nft: Path, says: str | None, faults: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    record(state)
+    nft.write_text(f"#!/bin/sh\ncat <<'END'\n{says}\nEND\n" if says else "#!/bin/sh\nexit 1\n")
+    if says is not None:
+        nft.chmod(0o755)
+    assert run(state, "health", "--json") == bool(faults)
+    told = json.loads(capsys.readouterr().out)["faults"]
+    assert len(told) == len(faults)
+    assert all(part in fault for part, fault in zip(faults, told, strict=True))
+
+
+def test_a_full_port_is_a_fault(
+    state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record(state)
+    lines = (
+        'syslogng_socket_max_connections{id="s_wrtflow_syslog#0",driver="afsocket"} 256\n'
+        'syslogng_socket_connections{id="s_wrtflow_json#0",driver="afsocket"} 1\n'
+        'syslogng_socket_max_connections{id="s_wrtflow_json#0",driver="afsocket"} 256\n'
+        'syslogng_socket_connections{id="s_wrtflow_syslog#0",driver="afsocket"} %d\n'
+        'syslogng_socket_connections{id="s_own#0",driver="afsocket"} 900\n.\n'
+    )
+    monkeypatch.setattr(health, "control", lambda _command: lines % 255)
+    assert run(state, "health") == 0
+    assert "connections.now                          255" in capsys.readouterr().out
+    monkeypatch.setattr(health, "control", lambda _command: lines % 256)
+    assert run(state, "health") == 1
+    assert "all 256 TCP connections are taken" in capsys.readouterr().out
+
+
 def test_no_record_is_a_fault(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(state, "health") == 1
     assert "there is no health record" in capsys.readouterr().out
-
-
-def test_the_numbers_of_the_queue_are_fresh(
-    state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    record(state, queue={"waiting": 0})
-    monkeypatch.setattr(health, "queue", lambda: {"waiting": 2, "dropped": 0, "bytes": 4096})
-    (state / "queue").write_bytes(outbox._NUMBERS.pack(25, 0, 7))
-    assert run(state, "health", "--json") == 0
-    expected = {"waiting": 25, "dropped": 0, "dropped_ever": 7, "bytes": 4096}
-    assert json.loads(capsys.readouterr().out)["queue"] == expected
 
 
 def test_the_spool_is_listed_with_the_reasons(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,7 +207,7 @@ def test_resending_empties_the_spool(
     fill(state, 1200)
     assert run(state, "spool", "resend") == 0
     assert capsys.readouterr().out == "1200 indexed, 0 there already, 0 refused again\n"
-    assert client.taken[7] == delivery.Document(b"network-2026.11", b"id7", b'{"n":7}')
+    assert client.taken[7] == store.Document(b"network-2026.11", b"id7", b'{"n":7}')
     assert len(client.taken) == 1200
     assert run(state, "spool", "resend") == 0
     assert len(client.taken) == 1200
@@ -159,12 +226,11 @@ def test_what_is_refused_again_stays_with_its_new_reason(
 
 
 def test_an_interrupted_resend_loses_and_doubles_nothing(
-    state: Path, client: type[Client], capsys: pytest.CaptureFixture[str]
+    state: Path, client: type[Client], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fill(state, 1200)
     # In the middle of a file.
-    chosen = {"state_directory": str(state), "delivery": {"batch_lines": 100}}
-    (state / "settings.json").write_text(json.dumps(chosen))
+    monkeypatch.setattr(store, "LINES", 100)
     client.away_after = 500
     assert run(state, "spool", "resend") == 1
     assert "Elasticsearch is away." in capsys.readouterr().err
@@ -176,6 +242,23 @@ def test_an_interrupted_resend_loses_and_doubles_nothing(
     assert len(client.taken) == 1200
     assert " 0 there already" not in capsys.readouterr().out
     assert spool.Spool(state / "refused", 1 << 20).size() == (0, 0)
+
+
+def test_good_settings_pass_without_a_word(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(state, "check") == 0
+    assert run(state, "check", str(state / "settings.json")) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_each_fault_of_the_settings_is_a_line(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    chosen = json.loads((state / "settings.json").read_text()) | {"flow_timeout": 0, "left_out": ["laptop"]}
+    (state / "bad.json").write_text(json.dumps(chosen))
+    assert run(state, "check", str(state / "bad.json")) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert [line.split(" is ")[0] for line in said.err.splitlines()] == [
+        f"wrtflow: {state}/bad.json: {name}" for name in ("left_out[0]", "flow_timeout")
+    ]
 
 
 def test_unreadable_settings_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,11 +1,12 @@
 """wrtflow.outbox: documents go into the disk buffer together, and are counted there."""
 
+import sqlite3
 import threading
 import time
 from pathlib import Path
 
 import pytest
-from wrtflow import health, outbox
+from wrtflow import health, outbox, state
 
 
 @pytest.fixture
@@ -27,23 +28,25 @@ def lines(*numbers: int) -> str:
     )
 
 
-def test_what_is_there_goes_together_and_in_order(tmp_path: Path, said: dict[str, int]) -> None:
-    counted = outbox.Tally(tmp_path / "queue")
-    box = outbox.Outbox(counted, together=3)
+def test_what_is_there_goes_together_and_in_order(
+    said: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "TOGETHER", 3)
+    box = outbox.Outbox()
     posted: list[str] = []
     put(box, *range(7))
     box.stop()
     box.run(posted.append)
     assert posted == [lines(0, 1, 2), lines(3, 4, 5), lines(6)]
-    assert counted.waiting == 7
+    assert box.numbers["waiting"] == 7
 
 
 def test_the_first_goes_at_once_and_the_next_together(
-    tmp_path: Path, said: dict[str, int], monkeypatch: pytest.MonkeyPatch
+    said: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pause, more = threading.Event(), threading.Event()
     monkeypatch.setattr(time, "sleep", lambda _: (pause.set(), more.wait(30)))
-    box = outbox.Outbox(outbox.Tally(tmp_path / "queue"))
+    box = outbox.Outbox()
     posted: list[str] = []
     running = threading.Thread(target=box.run, args=(posted.append,))
     running.start()
@@ -57,8 +60,10 @@ def test_the_first_goes_at_once_and_the_next_together(
     assert posted == [lines(0), lines(1, 2, 3)]
 
 
-def test_what_finds_no_room_is_counted_in_documents(tmp_path: Path, said: dict[str, int]) -> None:
-    counted = outbox.Tally(tmp_path / "queue")
+def test_what_finds_no_room_is_counted_in_documents(
+    said: dict[str, int], capfd: pytest.CaptureFixture[str]
+) -> None:
+    box = outbox.Outbox()
 
     def post(text: str) -> None:
         if said["bytes"] + len(text) > said["capacity"]:
@@ -66,65 +71,101 @@ def test_what_finds_no_room_is_counted_in_documents(tmp_path: Path, said: dict[s
         else:
             said["bytes"] += len(text)
 
-    said["capacity"] = 8 << 20
+    said.update(capacity=8 << 20, waiting=1)
     text, count, kept, dropped = "x" * 70_000, 0, 0, 0
     while dropped < 30:
         before, count = said["dropped"], count % 7 + 1
-        counted.post(post, text, count)
+        box._post(post, text, count)
         if said["dropped"] > before:
             dropped += count
         else:
             kept += count
-        assert (counted.waiting, counted.dropped) == (kept, dropped)
-    assert outbox.read(tmp_path / "queue") == {"waiting": kept, "dropped": dropped, "dropped_ever": dropped}
-    # dropped is of this start, as syslog-ng's is.
-    after = outbox.Tally(tmp_path / "queue")
-    assert after.report() == {"waiting": kept, "dropped": 0, "dropped_ever": dropped}
+        assert (box.numbers["waiting"], box.dropped) == (kept, dropped)
+    told = {**said, "waiting": kept, "dropped": dropped, "dropped_ever": dropped}
+    assert (box.report(), box.report()) == (told, told)
+    assert capfd.readouterr().err.splitlines() == [
+        f"<3>wrtflow: The disk buffer is full: {dropped} documents have been dropped since syslog-ng's start."
+    ]
 
 
 def test_while_there_is_room_syslog_ng_is_not_asked(
-    tmp_path: Path, said: dict[str, int], monkeypatch: pytest.MonkeyPatch
+    said: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[None] = []
     monkeypatch.setattr(health, "queue", lambda: (asked.append(None), dict(said))[1])
-    counted = outbox.Tally(tmp_path / "queue")
+    box = outbox.Outbox()
     for _ in range(100):
-        counted.post(lambda _: None, "x" * 1000, 1)
+        box._post(lambda _: None, "x" * 1000, 1)
     assert len(asked) == 1
 
 
 def test_drops_are_found_when_syslog_ng_answers_again(
-    tmp_path: Path, said: dict[str, int], monkeypatch: pytest.MonkeyPatch
+    said: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moment = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: moment[0])
     monkeypatch.setattr(health, "queue", dict)
-    counted = outbox.Tally(tmp_path / "queue")
-    counted.post(lambda _: None, "", 5)
-    counted.post(lambda _: None, "", 3)
+    box = outbox.Outbox()
+    box._post(lambda _: None, "", 5)
+    box._post(lambda _: None, "", 3)
     monkeypatch.setattr(health, "queue", lambda: {**said, "dropped": 2, "bytes": said["capacity"]})
-    counted.post(lambda _: None, "", 2)
-    assert (counted.waiting, counted.dropped) == (10, 0)
+    box._post(lambda _: None, "", 2)
+    assert (box.numbers["waiting"], box.dropped) == (10, 0)
     moment[0] += 2
-    counted.post(lambda _: None, "", 1)
-    assert (counted.waiting, counted.dropped) == (8, 3)
+    box._post(lambda _: None, "", 1)
+    assert (box.numbers["waiting"], box.dropped) == (8, 3)
 
 
 def test_a_reload_goes_on_with_the_numbers(tmp_path: Path, said: dict[str, int]) -> None:
-    counted = outbox.tally(tmp_path / "queue")
-    counted.post(lambda _: said.update(dropped=1, bytes=said["capacity"]), "", 4)
-    assert outbox.tally(tmp_path / "queue") is counted
-    assert outbox.read(tmp_path / "queue") == {"waiting": 0, "dropped": 4, "dropped_ever": 4}
+    def after(before: outbox.Outbox | None, kept: state.State) -> outbox.Outbox:
+        box = outbox.Outbox(kept, before)
+        kept.open()
+        box.load()
+        return box
+
+    kept = state.State(tmp_path / "state.sqlite")
+    box = after(None, kept)
+    box._post(lambda _: said.update(dropped=1, bytes=said["capacity"], waiting=1), "", 4)
+    box._post(lambda _: None, "", 2)
+    # Other settings: another state, which takes what the first has in memory.
+    box = after(box, state.State(tmp_path / "state.sqlite", kept))
+    assert box.report() == {**said, "waiting": 2, "dropped": 4, "dropped_ever": 4}
+    box._post(lambda _: None, "", 1)
+    assert box.dropped == 4
+    kept.save()
+    # dropped is of this start, as syslog-ng's is.
+    box = after(None, state.State(tmp_path / "state.sqlite"))
+    assert (box.numbers["waiting"], box.dropped, box.numbers["dropped"]) == (2, 0, 4)
 
 
-def test_more_can_t_leave_than_was_there(tmp_path: Path) -> None:
-    counted = outbox.Tally(tmp_path / "queue")
-    counted.settled(3)
-    assert counted.waiting == 0
+def test_an_empty_buffer_sets_right_what_was_counted_wrong(said: dict[str, int]) -> None:
+    box = outbox.Outbox()
+    box.numbers.add("waiting", 7)
+    assert box.report(in_hand=True)["waiting"] == 7
+    assert box.report()["waiting"] == 0
 
 
-@pytest.mark.parametrize("content", [b"", b"short", b"longer than three numbers"])
-def test_a_file_that_is_none_counts_from_0(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "queue").write_bytes(content)
-    nothing = {"waiting": 0, "dropped": 0, "dropped_ever": 0}
-    assert outbox.Tally(tmp_path / "queue").report() == outbox.read(tmp_path / "queue") == nothing
+def test_no_syslog_ng_no_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "queue", dict)
+    box = outbox.Outbox()
+    box.numbers.add("waiting", 7)
+    assert (box.report(), box.numbers["waiting"]) == ({}, 7)
+
+
+def test_more_can_t_leave_than_was_there() -> None:
+    numbers = outbox.Numbers()
+    numbers.add("waiting", 2)
+    numbers.add("waiting", -3)
+    assert numbers["waiting"] == 0
+
+
+@pytest.mark.parametrize("value", ["7", "-1", "1.5", "true", "null", "[]", "9" * 30, "\x00"])
+def test_a_row_that_is_no_number_counts_from_0(tmp_path: Path, value: str) -> None:
+    kept = state.State(tmp_path / "state.sqlite")
+    numbers = outbox.Numbers(kept)
+    kept.open()
+    with sqlite3.connect(tmp_path / "state.sqlite") as database:
+        database.execute("INSERT INTO store VALUES ('waiting', ?), ('indexed', '3')", (value,))
+    numbers.load()
+    assert (numbers["waiting"], numbers["indexed"]) == (7 if value == "7" else 0, 3)
+    kept.close()

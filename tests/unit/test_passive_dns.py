@@ -1,21 +1,31 @@
 """wrtflow.passive_dns: the name that a device asked for, from lines as dnsmasq 2.91 wrote them."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from wrtflow.passive_dns import LONGEST, NAMES_PER_ADDRESS, OPEN_QUERIES, WAITING, PassiveDns
+from naming import DAY, NOW, SECOND, state
+from wrtflow import passive_dns as module
+from wrtflow.passive_dns import ANSWERED, DNS_TTL, LATELY, OPEN_QUERIES, WAITING, PassiveDns
+from wrtflow.state import State
+from wrtflow.wellformed import LONGEST
 
-NOW = 1_700_000_000.0
 ROUTER = "OpenWrt"
 
 
-def fed(lines: str, *, ttl: float = 86400, size: int = 1000, now: float = NOW) -> PassiveDns:
-    passive = PassiveDns(ttl=ttl, size=size)
+def made(identity: Callable[[str], str] = str, of: State | None = None) -> PassiveDns:
+    return PassiveDns(of or state(), identity)
+
+
+def fed(lines: str, now: int = NOW) -> PassiveDns:
+    passive = made()
     feed(passive, lines, now)
     return passive
 
 
-def feed(passive: PassiveDns, lines: str, now: float = NOW, observer: str = ROUTER) -> None:
+def feed(passive: PassiveDns, lines: str, now: int = NOW, observer: str = ROUTER) -> None:
     for line in lines.strip().splitlines():
         passive.observe(observer, line, now)
 
@@ -30,7 +40,7 @@ def test_the_name_asked_for_is_the_address_s_name() -> None:
     # To another device, and for another address, it is nothing.
     assert passive.name("10.99.0.21", "198.18.1.80", NOW) is None
     assert passive.name("10.99.0.20", "198.18.0.53", NOW) is None
-    assert (passive.queries, passive.answers, passive.invalid) == (1, 1, 0)
+    assert [passive.counts[what] for what in ("dns_queries", "dns_answers", "names_invalid")] == [1, 1, 0]
 
 
 def test_aaaa() -> None:
@@ -195,14 +205,14 @@ exiting on receipt of SIGTERM
 
 @pytest.mark.parametrize("lines", NAMELESS.values(), ids=NAMELESS.keys())
 def test_nothing_is_named_by(lines: str) -> None:
-    assert len(fed(lines).names) == 0
+    assert len(fed(lines).records) == 0
 
 
 def test_equal_query_numbers_of_two_routers_are_two_queries() -> None:
-    passive = PassiveDns(ttl=60, size=10)
+    passive = made()
     feed(passive, "1 10.99.0.20/1 query[A] a.example from 10.99.0.20", observer="one")
     feed(passive, "1 10.99.0.20/1 reply a.example is 198.18.1.1", observer="two")
-    assert len(passive.names) == 0
+    assert len(passive.records) == 0
     feed(passive, "1 10.99.0.20/1 reply a.example is 198.18.1.1", observer="one")
     assert passive.name("10.99.0.20", "198.18.1.1", NOW) == "a.example"
 
@@ -228,179 +238,18 @@ def test_of_several_names_the_device_s_own_latest_wins() -> None:
     assert passive.name("10.99.0.21", "198.18.1.1", NOW + 30) == "c.example"
 
 
-def test_an_old_flow_has_the_name_of_its_own_time() -> None:
-    passive = fed(asked("a.example", "198.18.1.1"))
-    feed(passive, asked("b.example", "198.18.1.1"), NOW + 1000)
-    feed(passive, asked("a.example", "198.18.1.1"), NOW + 2000)
-    assert passive.name("10.99.0.20", "198.18.1.1", NOW + 500) == "a.example"
-    assert passive.name("10.99.0.20", "198.18.1.1", NOW + 1500) == "b.example"
-    assert passive.name("10.99.0.20", "198.18.1.1", NOW + 2500) == "a.example"
-    # Older than every question: the clocks differ, and the oldest is the nearest.
-    feed(passive, asked("c.example", "198.18.1.1"), NOW + 3000)
-    assert passive.name("10.99.0.20", "198.18.1.1", NOW - 500) == "b.example"
-    assert len(passive.names.get("10.99.0.20 198.18.1.1", ())) == NAMES_PER_ADDRESS
-
-
-def test_a_name_lives_as_long_as_its_ttl_after_it_was_last_asked_for() -> None:
-    passive = fed(asked("a.example", "198.18.1.1"), ttl=100)
-    assert passive.name("10.99.0.20", "198.18.1.1", NOW + 100) == "a.example"
-    assert passive.name("10.99.0.20", "198.18.1.1", NOW + 101) is None
-    feed(passive, asked("a.example", "198.18.1.1"), NOW + 90)
-    assert passive.name("10.99.0.20", "198.18.1.1", NOW + 190) == "a.example"
-    assert passive.name("10.99.0.20", "198.18.1.1", NOW + 191) is None
-
-
-def test_a_clock_put_back_does_not_hide_new_names() -> None:
-    passive = fed(asked("old.example", "198.18.1.1") + asked("a.example", "198.18.1.1"), now=NOW + 1e6)
-    feed(passive, asked("a.example", "198.18.1.1"), NOW)
-    assert passive.name("10.99.0.20", "198.18.1.1", NOW) == "a.example"
-
-
-def test_asking_again_at_once_is_not_written_again() -> None:
-    passive = fed(asked("a.example", "198.18.1.1"), ttl=86400)
-    assert passive.names.changes() == ["10.99.0.20 198.18.1.1"]
-    feed(passive, asked("a.example", "198.18.1.1"), NOW + 80)
-    assert passive.names.changes() == []
-    feed(passive, asked("a.example", "198.18.1.1"), NOW + 90)
-    assert passive.names.changes() == ["10.99.0.20 198.18.1.1"]
-
-
-def test_memory_is_bounded() -> None:
-    passive = PassiveDns(ttl=60, size=100)
-    for number in range(3 * OPEN_QUERIES):
-        remote = f"198.{number >> 16}.{number >> 8 & 255}.{number & 255}"
-        feed(passive, asked(f"n{number}.example", remote, number=number), observer=f"router{number}")
-        passive.observe(ROUTER, f"{number} 10.99.0.20/1 query[A] n{number}.example from 10.99.0.20", NOW)
-        passive.observe(ROUTER, f"query[A] n{number}.example from 10.99.0.20", NOW)
-    assert len(passive.names) == 100
-    assert len(passive._routers) <= 64
-    assert len(passive._routers[ROUTER].queries) <= OPEN_QUERIES
-    assert len(passive._routers[ROUTER].asked) <= OPEN_QUERIES
-    for number in range(WAITING + 1):
-        passive.observe(ROUTER, f"query[A] a.example from 10.99.0.{number}", NOW)
-    feed(passive, "1 10.99.0.20/1 query[A] a.example from 10.99.0.20")
-    for number in range(WAITING + 1):
-        passive.observe(ROUTER, f"1 10.99.0.20/1 reply a.example is 198.18.0.{number}", NOW)
-    assert len(passive._routers[ROUTER].asked["a.example"]) <= WAITING
-    assert len(passive._routers[ROUTER].addresses) <= WAITING
-
-
-def test_the_oldest_question_is_forgotten_first() -> None:
-    passive = PassiveDns(ttl=1e6, size=3)
-    for number in (1, 2, 3):
-        feed(passive, asked(f"n{number}.example", f"198.18.1.{number}", number=number), NOW + number)
-    feed(passive, asked("n1.example", "198.18.1.1"), NOW + 2000)
-    feed(passive, asked("n4.example", "198.18.1.4"), NOW + 2001)
-    assert passive.name("10.99.0.20", "198.18.1.1", NOW) == "n1.example"
-    assert passive.name("10.99.0.20", "198.18.1.2", NOW) is None
-
-
 def test_a_device_is_what_identity_makes_of_its_address() -> None:
-    passive = PassiveDns(ttl=60, size=10, identity={"10.99.0.20": "camera", "10.99.0.9": ""}.__getitem__)
+    passive = made(identity={"10.99.0.20": "camera", "10.99.0.9": ""}.__getitem__)
     feed(passive, asked("a.example", "198.18.1.1") + asked("b.example", "198.18.1.2", device="10.99.0.9"))
     assert passive.name("camera", "198.18.1.1", NOW) == "a.example"
-    assert len(passive.names) == 1
+    assert len(passive.records) == 1
 
 
 def test_what_a_device_asked_for_can_be_forgotten() -> None:
     passive = fed(asked("a.example", "198.18.1.1") + asked("a.example", "198.18.1.1", device="10.99.0.2"))
-    passive.forget("10.99.0.2".__eq__)
+    passive.shares.forget("10.99.0.2")
     assert passive.name("10.99.0.2", "198.18.1.1", NOW) is None
     assert passive.name("10.99.0.20", "198.18.1.1", NOW) == "a.example"
-
-
-# The plain format, log-queries without extra.
-
-
-def test_plain_answers_belong_to_who_asked() -> None:
-    passive = fed("""
-query[A] news.example from 10.99.0.21
-forwarded news.example to 198.18.0.99
-query[A] news.example from 10.99.0.20
-reply news.example is <CNAME>
-reply mid.cdn.example is <CNAME>
-reply edge.cdn.example is 198.18.3.80
-reply edge.cdn.example is 198.18.3.81
-query[A] www.photoprint.example from 10.99.0.20
-forwarded www.photoprint.example to 198.18.0.99
-reply www.photoprint.example is 198.18.1.80
-query[A] www.photoprint.example from 10.99.0.22
-cached www.photoprint.example is 198.18.1.80
-query[AAAA] news.example from 10.99.0.20
-cached news.example is <CNAME>
-cached mid.cdn.example is <CNAME>
-forwarded news.example to 198.18.0.99
-reply news.example is <CNAME>
-reply mid.cdn.example is <CNAME>
-reply edge.cdn.example is fd77::2:3:0:0:80
-""")
-    for device in ("10.99.0.20", "10.99.0.21"):
-        assert passive.name(device, "198.18.3.80", NOW) == "news.example"
-        assert passive.name(device, "198.18.3.81", NOW) == "news.example"
-    assert passive.name("10.99.0.20", "198.18.1.80", NOW) == "www.photoprint.example"
-    assert passive.name("10.99.0.22", "198.18.1.80", NOW) == "www.photoprint.example"
-    assert passive.name("10.99.0.21", "198.18.1.80", NOW) is None
-    assert passive.name("10.99.0.20", "fd77::2:3:0:0:80", NOW) == "news.example"
-    assert passive.name("10.99.0.22", "198.18.3.80", NOW) is None
-
-
-PLAIN_NAMELESS = {
-    "the router itself": "query[A] a.example from 127.0.0.1\nreply a.example is 198.18.1.1",
-    "reverse": "query[PTR] 9.9.18.198.in-addr.arpa from 10.99.0.20\nreply 198.18.9.9 is 1.2.3.4",
-    "nobody asked": "reply a.example is 198.18.1.1",
-    "no such name": "query[A] a.example from 10.99.0.20\nreply a.example is NXDOMAIN",
-    "a text": "query[TXT] a.example from 10.99.0.20\nreply a.example is 1.2.3.4",
-    "a chain that ended in nothing": """
-query[A] a.example from 10.99.0.20
-reply a.example is <CNAME>
-reply end.example is NODATA-IPv4
-reply end.example is 198.18.1.1
-""",
-    "an address of another name after the chain's end": """
-query[A] a.example from 10.99.0.20
-reply a.example is <CNAME>
-reply end.example is 0.0.0.0
-reply other.example is 198.18.1.1
-""",
-    "an answer to another's question": """
-query[A] a.example from 10.99.0.20
-cached b.example is 198.18.1.1
-""",
-}
-
-
-@pytest.mark.parametrize("lines", PLAIN_NAMELESS.values(), ids=PLAIN_NAMELESS.keys())
-def test_nothing_is_named_in_the_plain_format_by(lines: str) -> None:
-    assert len(fed(lines).names) == 0
-
-
-def test_a_plain_chain_ends_with_the_addresses_of_one_name() -> None:
-    passive = fed("""
-query[A] a.example from 10.99.0.20
-reply a.example is <CNAME>
-reply end.example is 198.18.1.2
-reply other.example is 198.18.1.1
-""")
-    assert list(passive.names._cache) == ["10.99.0.20 198.18.1.2"]
-
-
-def test_a_plain_alias_that_was_asked_for_itself_is_not_taken_for_the_chain_s() -> None:
-    passive = fed("""
-query[A] b.example from 10.99.0.21
-query[A] a.example from 10.99.0.20
-reply a.example is <CNAME>
-reply b.example is 198.18.1.1
-""")
-    assert passive.name("10.99.0.20", "198.18.1.1", NOW) is None
-    assert passive.name("10.99.0.21", "198.18.1.1", NOW) == "b.example"
-
-
-def test_a_plain_answer_too_late_is_nobody_s() -> None:
-    passive = fed("query[A] a.example from 10.99.0.20")
-    feed(passive, "reply a.example is 198.18.1.1", NOW + 11)
-    assert len(passive.names) == 0
-    feed(passive, "query[A] a.example from 10.99.0.20\nreply a.example is 198.18.1.1", NOW + 11)
-    assert len(passive.names) == 1
 
 
 # Hostile lines.
@@ -412,10 +261,10 @@ _WORDS = st.one_of(st.sampled_from(_KNOWN_WORDS.split()), st.text(max_size=8))
 
 @given(st.lists(st.lists(_WORDS, max_size=9).map(" ".join), max_size=12))
 def test_any_text_is_taken_and_gives_right_names_or_none(lines: list[str]) -> None:
-    passive = PassiveDns(ttl=60, size=50)
+    passive = made()
     for line in lines:
         passive.observe(ROUTER, line, NOW)
-    for key in passive.names._cache:
+    for key, _ in passive._dump():
         device, remote = key.split(" ")
         name = passive.name(device, remote, NOW)
         # Somebody asked for it in these very words, and the address was in an answer.
@@ -425,7 +274,7 @@ def test_any_text_is_taken_and_gives_right_names_or_none(lines: list[str]) -> No
 
 @given(st.text(), st.binary())
 def test_no_text_raises(text: str, octets: bytes) -> None:
-    passive = PassiveDns(ttl=60, size=50)
+    passive = made()
     for line in (text, octets.decode("utf-8", "surrogateescape"), octets.decode("latin-1")):
         passive.observe(line, line, NOW)
         passive.observe(ROUTER, f"1 10.99.0.20/1 query[A] {line} from 10.99.0.20", NOW)
@@ -437,6 +286,111 @@ def test_no_text_raises(text: str, octets: bytes) -> None:
 
 def test_a_huge_line_is_counted_and_costs_nothing() -> None:
     passive = fed("1 10.99.0.20/1 query[A] " + "a" * LONGEST + " from 10.99.0.20")
-    assert passive.invalid == 1
+    assert passive.counts["names_invalid"] == 1
     passive.observe(ROUTER, "is from " * 1_000_000, NOW)
-    assert passive.invalid == 2
+    assert passive.counts["names_invalid"] == 2
+
+
+def test_a_flow_has_the_name_that_was_asked_for_last_before_it() -> None:
+    passive = made()
+    for second, name in enumerate(("ads", "bank", "bank", "ads", "news")):
+        feed(passive, asked(f"{name}.example", "198.18.1.1"), NOW + second * 100 * SECOND)
+    for second, name in ((50, "ads"), (150, "bank"), (250, "bank"), (350, "ads"), (450, "news")):
+        assert passive.name("10.99.0.20", "198.18.1.1", NOW + second * SECOND) == f"{name}.example"
+    # Older than every question: it did not ask.
+    assert passive.name("10.99.0.20", "198.18.1.1", NOW - 1) is None
+
+
+def test_a_name_lives_as_long_as_its_ttl_after_it_was_last_asked_for() -> None:
+    passive = fed(asked("a.example", "198.18.1.1"))
+    assert passive.name("10.99.0.20", "198.18.1.1", NOW + DNS_TTL) == "a.example"
+    assert passive.name("10.99.0.20", "198.18.1.1", NOW + DNS_TTL + 1) is None
+    passive.refresh(NOW + DNS_TTL)
+    assert len(passive.records) == 1
+    passive.refresh(NOW + DNS_TTL + 1)
+    assert len(passive.records) == 0
+
+
+def test_asking_again_at_once_is_not_written_again() -> None:
+    passive = fed(asked("a.example", "198.18.1.1"))
+    assert passive._table.changes()
+    feed(passive, asked("a.example", "198.18.1.1"), NOW + DNS_TTL // 1000 - 1)
+    assert not passive._table.changes()
+    feed(passive, asked("a.example", "198.18.1.1"), NOW + DNS_TTL // 1000)
+    assert passive._table.changes()
+
+
+def flood(passive: PassiveDns, count: int, device: Callable[[int], str], now: int = NOW) -> None:
+    for number in range(count):
+        remote = f"198.18.{number >> 8}.{number & 255}"
+        feed(passive, asked(f"n{number}.example", remote, device(number), number), now)
+
+
+def test_a_device_that_asks_many_names_loses_its_own_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DNS_OF_DEVICE", 50)
+    passive = fed(asked("a.example", "198.18.1.1"))
+    flood(passive, 500, lambda _: "10.99.0.66")
+    assert passive.name("10.99.0.20", "198.18.1.1", NOW) == "a.example"
+    assert passive.name("10.99.0.66", "198.18.1.243", NOW) == "n499.example"
+    assert (len(passive.records), passive.counts["dns_replaced"]) == (51, 450)
+
+
+def test_devices_that_are_faked_are_refused_until_others_are_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DNS_SIZE", 50)
+    passive = fed(asked("a.example", "198.18.1.1"))
+    flood(passive, 200, lambda number: f"fd99::{number:x}")
+    assert passive.name("10.99.0.20", "198.18.1.1", NOW) == "a.example"
+    assert (len(passive.records), passive.counts["dns_refused"]) == (50, 151)
+    # Whoever is known replaces its own.
+    feed(passive, asked("b.example", "198.18.1.2"))
+    assert passive.name("10.99.0.20", "198.18.1.2", NOW) == "b.example"
+    feed(passive, asked("c.example", "198.18.1.3", "10.99.0.21"), NOW + LATELY)
+    assert passive.name("10.99.0.21", "198.18.1.3", NOW + LATELY) == "c.example"
+    assert len(passive.records) == 50
+
+
+def test_queries_without_answers_cost_nobody_else_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "QUERIES", 1 + OPEN_QUERIES + 18)
+    passive = fed("1 10.99.0.20/1 query[A] a.example from 10.99.0.20")
+    for number in range(1000):
+        feed(passive, f"{number} 10.99.0.66/1 query[A] n.example from 10.99.0.66")
+    for number in range(1000):
+        feed(passive, f"{number} fd99::{number:x}/1 query[A] n.example from fd99::{number:x}")
+    feed(passive, "1 10.99.0.20/1 reply a.example is 198.18.1.1")
+    assert passive.name("10.99.0.20", "198.18.1.1", NOW) == "a.example"
+    assert len(passive._routers[ROUTER].queries) == 1 + OPEN_QUERIES + 18
+    assert passive.counts["dns_queries_replaced"] == 1000 - OPEN_QUERIES
+    assert passive.counts["dns_queries_refused"] == 982
+    feed(passive, asked("b.example", "198.18.1.2", "10.99.0.21"), NOW + ANSWERED)
+    assert passive.name("10.99.0.21", "198.18.1.2", NOW + ANSWERED) == "b.example"
+
+
+def test_routers_and_who_waits_are_bounded() -> None:
+    passive = made()
+    for number in range(200):
+        feed(passive, asked("a.example", "198.18.1.1"), observer=f"router{number}")
+    assert len(passive._routers) == module.ROUTERS
+    for number in range(WAITING + 9):
+        feed(passive, f"1 10.99.0.20/20001 reply a.example is 198.18.0.{number}", observer="router0")
+    assert len(passive._routers["router0"].addresses) == WAITING
+
+
+@pytest.mark.parametrize("told", [NOW, NOW + 1000 * DAY])
+def test_names_come_back_after_a_restart_whatever_the_clock_was(tmp_path: Path, told: int) -> None:
+    before = state(tmp_path)
+    passive = made(of=before)
+    before.open()
+    feed(passive, asked("a.example", "198.18.1.1") + asked("b.example", "198.18.1.1"), told)
+    feed(passive, asked("c.example", "198.18.1.1", "10.99.0.9"), told)
+    passive._table.put("10.99.0.8 198.18.1.1", [])
+    before.save()
+    before.close()
+    after = state(tmp_path)
+    passive = made({"10.99.0.20": "10.99.0.20", "10.99.0.9": ""}.__getitem__, after)
+    after.open()
+    passive.load(NOW)
+    after.close()
+    assert passive.name("10.99.0.20", "198.18.1.1", NOW) == "b.example"
+    assert passive.name("10.99.0.20", "198.18.1.1", NOW + DNS_TTL + 1) is None
+    # That of a device that is left out is not.
+    assert len(passive.records) == 1

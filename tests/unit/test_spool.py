@@ -1,6 +1,11 @@
 """wrtflow.spool: refused documents are kept within a limit, oldest dropped first, and survive being torn."""
 
 import dataclasses
+import fcntl
+import json
+import os
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -77,7 +82,68 @@ def test_what_is_claimed_is_out_of_the_adders_way_and_not_lost(tmp_path: Path) -
     assert len(kept.claim()) == 2
 
 
-def test_a_full_disk_is_the_callers_to_know(tmp_path: Path) -> None:
+def test_where_nothing_can_be_written_the_documents_are_lost_and_the_fault_is_told(tmp_path: Path) -> None:
     (tmp_path / "refused").write_text("a file where the directory should be")
-    with pytest.raises(OSError, match="refused"):
-        spool.Spool(tmp_path / "refused", LIMIT).add([refused(1)])
+    kept = spool.Spool(tmp_path / "refused", LIMIT)
+    assert kept.add([refused(1), refused(2)]) == 2
+    assert isinstance(kept.fault, OSError)
+    assert (list(kept.documents()), kept.size(), kept.claim()) == ([], (0, 0), [])
+    (tmp_path / "refused").unlink()
+    assert kept.add([refused(3)]) == 0
+    assert kept.fault is None
+
+
+def test_after_no_space_left_a_new_file_begins(tmp_path: Path) -> None:
+    kept = spool.Spool(tmp_path, LIMIT)
+    assert kept.add([refused(0)]) == 0
+    size = len((next(tmp_path.iterdir())).read_bytes())
+    # As on a full disk: the third record finds room for a part of it.
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size * 2 + 100, before[1]))
+    try:
+        assert kept.add([refused(1), refused(2), refused(3)]) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert kept.add([refused(4)]) == 0
+    assert [document.id for document in kept.documents()] == ["id0", "id1", "id4"]
+    assert kept.size()[0] == 3
+
+
+def test_a_process_that_holds_the_spool_holds_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spool, "_LOCKED", 0.1)
+    kept = spool.Spool(tmp_path, LIMIT)
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        assert kept.add([refused(1)]) == 1
+        assert isinstance(kept.fault, BlockingIOError)
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "{}",
+        "[]",
+        "null",
+        "[" * 30_000,
+        json.dumps({**dataclasses.asdict(refused(1)), "when": 1e300}),
+        json.dumps({**dataclasses.asdict(refused(1)), "when": "now"}),
+        json.dumps({**dataclasses.asdict(refused(1)), "document": 5}),
+        json.dumps({**dataclasses.asdict(refused(1)), "status": None}),
+        "\x00\udcff",
+    ],
+)
+def test_garbage_is_passed_over(tmp_path: Path, line: str) -> None:
+    kept = spool.Spool(tmp_path, LIMIT)
+    kept.add([refused(1)])
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(line.encode(errors="surrogateescape") + b"\n" + file.read_bytes())
+    (tmp_path / "0.jsonl").mkdir()
+    kept.add([refused(2)])
+    assert [document.id for document in kept.documents()] == ["id1", "id2"]

@@ -170,9 +170,23 @@ def test_damage_while_it_runs_loses_nothing(file):
     state.save()
     state._database.close()
     sql(file, "PRAGMA user_version = 9")
-    state._writable = False
+    state._inode = 0
     part.put("b", 2)
     end(state)
+    assert kept(file) == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage " * 5000])
+def test_a_file_that_is_written_over_while_it_runs_is_written_again(file, content):
+    state, part = start(file)
+    part.put("a", 1)
+    state.save()
+    with file.open("r+b") as open_:
+        open_.truncate(0)
+        open_.write(content)
+    part.put("b", 2)
+    end(state)
+    assert state.report()["set_aside"] == 1
     assert kept(file) == {"a": 1, "b": 2}
 
 
@@ -232,6 +246,18 @@ def test_a_full_disk_while_it_runs(file):
     end(state)
     assert "fault" not in state.report()
     assert kept(file) == {"b": 2, "c": 3}
+
+
+def test_a_row_that_can_not_be_written_costs_no_other(file):
+    state, part = start(file, once=True, numbered=True)
+    part.put(1, 1)
+    part.put(2**63, 2)
+    state.save()
+    assert "can't be written" in state.report()["fault"]
+    part.delete(2**63)
+    end(state)
+    assert "fault" not in state.report()
+    assert kept(file, once=True, numbered=True) == {1: 1}
 
 
 def test_a_full_disk_at_the_start_hides_no_row(file, monkeypatch):

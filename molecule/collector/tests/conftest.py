@@ -101,11 +101,11 @@ class Machine:
         return f":{port} " in self.run("ss", "-Hltn")
 
     def kept(self) -> str:
-        """Return the open flows that are on disk, and perhaps some that have just ended."""
+        """Return the open flows that are on disk."""
         script = (
             "import sqlite3\n"
-            "database = sqlite3.connect('file:/var/lib/wrtflow/open.sqlite?mode=ro', uri=True)\n"
-            "for flows, in database.execute('SELECT flows FROM opened'): print(flows)"
+            "state = sqlite3.connect('file:/var/lib/wrtflow/state.sqlite?mode=ro', uri=True, timeout=20)\n"
+            "for row in state.execute('SELECT key, value FROM open'): print(*row)"
         )
         return self.run("python3", "-c", script)
 

@@ -43,15 +43,90 @@ def test_a_document_comes_within_a_second_or_two(machine):
     machine.wait("a document so soon", soon)
 
 
-def test_nobody_but_routers_is_heard(machine):
-    """127.0.0.1 is none of the allowed networks."""
+# 127.0.0.1 is none of the allowed networks. Opens connections and keeps them; prints how many came through.
+CALL = """
+import socket, sys
+address, number = sys.argv[1], int(sys.argv[2])
+held = []
+try:
+    for _ in range(number):
+        held.append(socket.create_connection((address, 514), timeout=1))
+except TimeoutError:
+    pass
+print(len(held), flush=True)
+sys.stdin.read()
+"""
+
+
+def faults(machine) -> str:
+    return "\n".join(machine.health()["faults"])
+
+
+@pytest.fixture
+def no_firewall(machine):
+    """Take the table away for a test."""
+    machine.run("systemctl", "stop", "wrtflow-firewall")
+    yield
+    machine.run("systemctl", "start", "wrtflow-firewall")
+
+
+def test_a_stranger_gets_no_connection_and_is_told(machine):
+    assert machine.run("python3", "-c", CALL, "127.0.0.1", "1", stdin=b"").strip() == "0"
+    assert "127.0.0.1" in faults(machine)
+    assert "syslog_ng_allowed_routers" in faults(machine)
+
+
+def test_a_router_does_not_use_up_the_connections(machine):
+    assert machine.run("python3", "-c", CALL, "10.77.0.10", "40", stdin=b"").strip() == "16"
+    assert "10.77.0.10 wanted too many connections" in faults(machine)
+    machine.wait("the connections are closed", lambda: machine.health()["connections"]["now"] < 10)
+
+
+@pytest.mark.parametrize(
+    "command", ["nft flush ruleset", "systemctl restart nftables", "nft delete table inet wrtflow"]
+)
+def test_whatever_empties_the_ruleset_the_table_is_back(machine, command):
+    machine.run("nft", "add", "table", "inet", "somebody")
+    machine.run(*command.split())
+    machine.wait("the table is there", lambda: "inet wrtflow" in machine.run("nft", "list", "tables"))
+    machine.run("sh", "-c", "systemctl stop nftables; nft destroy table inet somebody")
+
+
+@pytest.mark.usefixtures("no_firewall")
+def test_without_a_firewall_nobody_but_routers_is_heard(machine):
     strange, known = machine.port(), machine.port()
+    assert "the ports are open to everybody" in faults(machine)
     machine.send("tcp", [line("DESTROY", strange, (1, 60, 1, 60))], address="127.0.0.1")
     machine.send("tcp", [line("DESTROY", known, (1, 60, 1, 60))])
     machine.wait("the router's document", lambda: machine.of_ports([known]))
     assert machine.of_ports([strange]) == []
     # But it can be seen that somebody tries.
     machine.wait("it is counted", lambda: machine.told("senders", "strangers"))
+
+
+def test_bad_settings_are_told_all_at_once(machine):
+    settings = json.loads(machine.run("cat", "/etc/syslog-ng/wrtflow/settings.json"))
+    assert machine.run("wrtflow", "check") == ""
+    bad = json.dumps(settings | {"left_out": ["laptop"], "flow_timeout": -1})
+    told = machine.run("sh", "-c", "wrtflow check /dev/stdin 2>&1", check=False, stdin=bad.encode())
+    assert [said.split(" is ")[0] for said in told.splitlines()] == [
+        "wrtflow: /dev/stdin: left_out[0]",
+        "wrtflow: /dev/stdin: flow_timeout",
+    ]
+
+
+def test_the_machine_s_own_logs_go_on(machine):
+    """The unit may write them, as Debian's configuration does: with their modes, also a new one."""
+    machine.run("rm", "-f", "/var/log/user.log")
+    machine.run("systemctl", "reload", "syslog-ng")
+    machine.run("logger", "-p", "user.notice", "own-logs-go-on")
+    machine.wait("the line", lambda: "own-logs-go-on" in machine.run("cat", "/var/log/user.log", check=False))
+    assert machine.run("stat", "-c", "%a %U %G", "/var/log/user.log").strip() == "640 root adm"
+
+
+def test_the_unit_has_few_rights(machine):
+    told = machine.run("systemd-analyze", "security", "--no-pager", "syslog-ng").splitlines()[-1]
+    assert float(told.split(": ")[1].split()[0]) < 2.5, told
 
 
 def test_open_flows_survive_a_restart(machine):

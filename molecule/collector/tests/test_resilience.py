@@ -1,5 +1,7 @@
 """Accidents: Elasticsearch or its answers are away, the key is refused, a kill -9. Nothing is lost or doubled."""
 
+import time
+
 import pytest
 from test_collector import line
 
@@ -98,15 +100,41 @@ def test_a_doubled_destroy_counts_once(machine, double):
     assert len(machine.of_ports([port])) == 1
 
 
+def spooled(machine) -> str:
+    """Return what is in the spool."""
+    return machine.run("sh", "-c", "wrtflow spool list --json").replace("\\", "")
+
+
 def test_what_is_refused_is_kept_and_can_be_sent_again(machine, double):
-    (port,), lines = flows(machine, 1)
-    double({"item": 400, "type": "document_parsing_exception", "match": f'"port":{port},'})
+    # One that is taken shows that the index is right, and the document is not.
+    (bad, good), lines = flows(machine, 2)
+    double({"item": 400, "type": "document_parsing_exception", "match": f'"port":{bad},'})
     machine.send("tcp", lines)
-    machine.wait(
-        "it is in the spool",
-        lambda: f'"port":{port},' in machine.run("sh", "-c", "wrtflow spool list --json").replace("\\", ""),
-    )
+    machine.wait("it is in the spool", lambda: f'"port":{bad},' in spooled(machine))
+    assert f'"port":{good},' not in spooled(machine)
     double({})
     machine.run("wrtflow", "spool", "resend")
-    assert len(machine.of_ports([port])) == 1
+    assert len(machine.of_ports([bad, good])) == 2
     assert machine.run("wrtflow", "spool", "list") == ""
+
+
+@pytest.mark.parametrize("fault", ["blocked", "closed", "no pipeline", "no shard"])
+def test_an_index_that_is_at_fault_fills_no_spool(machine, double, fault):
+    ports, lines = flows(machine, 20)
+    double({"item": fault})
+    machine.send("tcp", lines)
+    machine.wait("it is told", lambda: any("network-20" in fault for fault in machine.health()["faults"]))
+    assert machine.run("wrtflow", "spool", "list") == ""
+    double({})
+    assert len(machine.wait("all flows", lambda: machine.of_ports(ports))) == len(ports)
+
+
+def test_an_answer_that_drips_holds_no_stop(machine, double):
+    (port,), lines = flows(machine, 1)
+    double([{"drip": 1, "bytes": 3600}, {}])
+    machine.send("tcp", lines)
+    machine.wait("it is under way", lambda: machine.of_ports([port]))
+    begun = time.monotonic()
+    machine.run("systemctl", "restart", "syslog-ng")
+    assert time.monotonic() - begun < 60
+    assert len(machine.of_ports([port])) == 1

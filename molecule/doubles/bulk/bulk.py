@@ -11,8 +11,12 @@ How it misbehaves is a JSON object, PUT to /_double (a list: one for each of the
     {}                                        as it should
     {"status": 503, "type": "...", "match": "REGEX"}  a request is refused when a document's source matches (default:
                                               always); "body": with this text, not with an error as Elasticsearch's
-    {"item": 429, "type": "...", "match": "REGEX"}    documents whose source matches are refused (default: all)
+    {"item": 429, "type": "...", "match": "REGEX"}    documents whose source matches are refused (default: all);
+                                              "index": "REGEX": of the indices that match; "also": {...}: a further rule
+    {"item": "blocked"}                       as an index with a write block refuses them; also "closed", "no pipeline",
+                                              "no shard"
     {"limit": 1000}                           413 for a body of more bytes than this; with "cut" a cut without a word
+    {"drip": 0.1}                             the answer comes byte by byte, each after 0.1 s; "bytes": 500, at least
     {"wait": 5}                               the documents are taken, the answer comes after 5 s
     {"cut": "before"}                         the connection ends before the documents are taken ("after": after that)
     {"close": true}                           the answer promises to keep the connection, and closes it
@@ -32,6 +36,18 @@ import time
 import typing
 
 Behaviour = dict[str, typing.Any]
+
+# What an index is at fault for: status, type, reason.
+INDEX_FAULTS = {
+    "blocked": (403, "cluster_block_exception", "index [{}] blocked by: [FORBIDDEN/8/index write (api)];"),
+    "closed": (400, "index_closed_exception", "closed"),
+    "no pipeline": (400, "illegal_argument_exception", "pipeline with id [left-over] does not exist"),
+    "no shard": (
+        503,
+        "unavailable_shards_exception",
+        "[{}][0] primary shard is not active Timeout: [5s], request: [BulkShardRequest [[{}][0]]]",
+    ),
+}
 
 
 class Bulk(http.server.ThreadingHTTPServer):
@@ -74,10 +90,8 @@ class Bulk(http.server.ThreadingHTTPServer):
             index, id_ = target["_index"], target["_id"]
             item: dict[str, typing.Any] = {"_index": index, "_id": id_, "status": 201}
             with self.lock:
-                if "item" in behaviour and re.search(
-                    behaviour.get("match", ""), source.decode(errors="replace")
-                ):
-                    item |= {"status": behaviour["item"], "error": _error(behaviour)}
+                if (refusal := _refusal(behaviour, index, source.decode(errors="replace"))) is not None:
+                    item |= refusal
                 elif id_ in self.documents.setdefault(index, {}):
                     reason = f"[{id_}]: version conflict, document already exists (current version [1])"
                     error = {"type": "version_conflict_engine_exception", "reason": reason}
@@ -93,6 +107,7 @@ class Request(http.server.BaseHTTPRequestHandler):
 
     server: Bulk
     protocol_version = "HTTP/1.1"
+    drip = (0.0, 0)
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
@@ -130,6 +145,7 @@ class Request(http.server.BaseHTTPRequestHandler):
         else:
             items = self.server.create(body, behaviour)
             time.sleep(behaviour.get("wait", 0))
+            self.drip = behaviour.get("drip", 0), behaviour.get("bytes", 0)
             if cut:
                 self._cut()
             else:
@@ -153,13 +169,34 @@ class Request(http.server.BaseHTTPRequestHandler):
 
     def _answer(self, status: int, content: object, *, close: bool = False) -> None:
         body = content.encode() if isinstance(content, str) else json.dumps(content).encode()
+        body += b" " * (self.drip[1] - len(body))
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         if close:
             self.send_header("Connection", "close")
         self.end_headers()
-        self.wfile.write(body)
+        pause = self.drip[0]
+        if not pause:
+            self.wfile.write(body)
+            return
+        for begin in range(len(body)):
+            time.sleep(pause)
+            self.wfile.write(body[begin : begin + 1])
+
+
+def _refusal(behaviour: Behaviour, index: str, source: str) -> dict[str, typing.Any] | None:
+    """Return status and error of a document that is to be refused."""
+    rule: Behaviour | None = behaviour
+    while rule:
+        matches = re.search(rule.get("match", ""), source) and re.search(rule.get("index", ""), index)
+        if "item" in rule and matches:
+            if rule["item"] in INDEX_FAULTS:
+                status, kind, reason = INDEX_FAULTS[rule["item"]]
+                return {"status": status, "error": {"type": kind, "reason": reason.format(index, index)}}
+            return {"status": rule["item"], "error": _error(rule)}
+        rule = rule.get("also")
+    return None
 
 
 def _error(behaviour: Behaviour) -> dict[str, str]:

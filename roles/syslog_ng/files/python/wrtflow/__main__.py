@@ -1,5 +1,6 @@
 """The collector's command line tool, for its administrator.
 
+wrtflow check [FILE]    tells everything that is wrong with a settings file; exits 1 where anything is
 wrtflow health          prints how the collector is; exits 1 when something is wrong
 wrtflow spool list      prints the documents that Elasticsearch refused, and why
 wrtflow spool resend    sends them again, after what was wrong is mended
@@ -8,20 +9,27 @@ wrtflow spool resend    sends them again, after what was wrong is mended
 from __future__ import annotations
 
 import argparse
+import collections
 import fcntl
-import itertools
 import json
+import re
+import subprocess
 import sys
 import time
+import typing
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
-from wrtflow import delivery, health, outbox, settings
+from wrtflow import health, settings, store
 from wrtflow import spool as spools
 
 # The record is written every few seconds.
 _STALE = 60
+
+# The table that closes the ports, where the role has put one; its sets forget after an hour.
+FIREWALL = Path("/etc/syslog-ng/wrtflow/firewall.nft")
+_TABLE = ("nft", "--json", "list", "table", "inet", "wrtflow")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -31,17 +39,21 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--settings", help=f"default: {settings.FILE}")
     commands = parser.add_subparsers(dest="command", required=True)
-    command = commands.add_parser("health", help="print how the collector is; exit 1 when something is wrong")
+    command = commands.add_parser("check", help="tell what is wrong with a settings file")
+    command.add_argument("file", nargs="?", help=f"default: {settings.FILE}")
+    command = commands.add_parser("health", help="print how the collector is")
     command.add_argument("--json", action="store_true", help="print the record as JSON")
     command = commands.add_parser("spool", help="look after the documents that Elasticsearch refused")
     command.add_argument("action", choices=["list", "resend"])
     command.add_argument("--json", action="store_true", help="list whole, one JSON object a line")
     chosen = parser.parse_args(arguments)
+    if chosen.command == "check":
+        return settings.check(chosen.file or chosen.settings)
     try:
         loaded = settings.load(chosen.settings)
         if chosen.command == "health":
             return _health(loaded, chosen.json)
-        spool = spools.Spool(loaded.state_file("refused"), loaded.delivery.spool_size)
+        spool = spools.Spool(loaded.state_file("refused"))
         return _list(spool, chosen.json) if chosen.action == "list" else _resend(loaded, spool)
     except (settings.SettingsError, OSError) as error:
         print(f"wrtflow: {error}", file=sys.stderr)
@@ -50,57 +62,97 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _health(loaded: settings.Settings, as_json: bool) -> int:
     path = loaded.state_file("health.json")
-    record = health.read(path)
-    queue = delivery.queue(health.queue(), outbox.read(loaded.tally_file))
-    if queue:
-        record["queue"] = queue
-    faults = list(_faults(path, record))
-    record["faults"] = faults
+    record = health.read(path) | {"firewall": _firewall(), "connections": _connections()}
+    record["faults"] = list(_faults(path, record))
     if as_json:
         print(json.dumps(record, indent=1))
     else:
         for name, value in _flat(record):
             print(f"{name:<40} {value}")
-    return 1 if faults else 0
+    return 1 if record["faults"] else 0
 
 
-def _faults(path: Path, record: Mapping[str, object]) -> Iterator[str]:
+def _firewall() -> dict[str, object]:
+    """Return the refused packets of the last hour by address: of strangers, of routers with too many connections."""
+    if not FIREWALL.exists():
+        return {}
+    try:
+        listed = subprocess.run(_TABLE, capture_output=True, check=True, timeout=10).stdout
+        sets = [entry["set"] for entry in json.loads(listed)["nftables"] if "set" in entry]
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return {"loaded": False}
+    refused = {
+        kind: {
+            item["elem"]["val"]: item["elem"]["counter"]["packets"]
+            for each in sets
+            if each["name"] in (f"{kind}4", f"{kind}6")
+            for item in each.get("elem", ())
+        }
+        for kind in ("strangers", "greedy")
+    }
+    return {"loaded": True, **refused}
+
+
+def _connections() -> dict[str, int]:
+    """Return the TCP connections to the fullest of the ports, and how many each takes; empty where nobody answers."""
+    try:
+        told = health.control("STATS PROMETHEUS")
+    except OSError:
+        return {}
+    pattern = r'^syslogng_socket_{}\{{.*id="s_wrtflow_.* (\d+)$'
+    now, most = (
+        [int(number) for number in re.findall(pattern.format(name), told, re.MULTILINE)]
+        for name in ("connections", "max_connections")
+    )
+    return {"now": max(now), "most": max(most)} if now and most else {}
+
+
+def _some(addresses: Mapping[str, int]) -> str:
+    """Name the busiest addresses."""
+    named = ", ".join(address for address, _ in collections.Counter(addresses).most_common(3))
+    return f"{named} and {len(addresses) - 3} more" if len(addresses) > 3 else named
+
+
+def _faults(path: Path, record: Mapping[str, typing.Any]) -> Iterator[str]:
     """Tell what is wrong, one sentence each."""
     if "written" not in record:
         yield f"there is no health record in {path}: syslog-ng does not run with wrtflow's configuration"
         return
-    age = time.time() - datetime.fromisoformat(str(record["written"])).timestamp()
+    age = time.time() - datetime.fromisoformat(record["written"]).timestamp()
     if age > _STALE:
         yield f"the health record is {round(age)} s old: syslog-ng does not run"
     for name, report in record.items():
         if isinstance(report, dict) and report.get("fault"):
             yield f"{name}: {report['fault']}"
-    queue = record.get("queue")
-    if isinstance(queue, dict) and queue.get("dropped"):
+    queue, firewall, connections, flows, senders, delivery = (
+        record.get(name, {}) for name in ("queue", "firewall", "connections", "flows", "senders", "delivery")
+    )
+    if queue.get("dropped"):
         yield f"{queue['dropped']} documents were dropped since syslog-ng's start: the disk buffer was full"
-    flows, senders = record.get("flows"), record.get("senders")
-    if (
-        isinstance(flows, dict)
-        and isinstance(senders, dict)
-        and senders.get("strangers")
-        and not flows.get("lines")
-    ):
+    if firewall.get("loaded") is False:
+        yield (
+            "the ports are open to everybody, because nftables has no table inet wrtflow:"
+            " see `systemctl status wrtflow-firewall`"
+        )
+    if firewall.get("strangers"):
+        yield (
+            f"within the last hour {_some(firewall['strangers'])} called and was refused:"
+            " if that is a router, it belongs into syslog_ng_allowed_routers"
+        )
+    if firewall.get("greedy"):
+        yield f"within the last hour {_some(firewall['greedy'])} wanted too many connections, which were refused"
+    if connections and connections["now"] >= connections["most"]:
+        yield f"all {connections['most']} TCP connections are taken: routers are refused (`ss -tn` shows by whom)"
+    if senders.get("strangers") and not flows.get("lines"):
         yield (
             f"{senders['strangers']} lines came, and none from a router:"
             " are its addresses, as this machine sees them, in syslog_ng_allowed_routers?"
         )
-    report = record.get("delivery")
-    if isinstance(report, dict):
-        if report.get("reason"):
-            waiting = queue.get("waiting") if isinstance(queue, dict) else None
-            yield (
-                f"{report['reason']} Now {waiting} documents are queued."
-                if waiting
-                else str(report["reason"])
-            )
-        kept = report.get("spool")
-        if isinstance(kept, dict) and kept.get("documents"):
-            yield f"{kept['documents']} refused documents are kept: see `wrtflow spool list`"
+    if delivery.get("reason"):
+        waiting = f" Now {queue['waiting']} documents are queued." if queue.get("waiting") else ""
+        yield f"{delivery['reason']}{waiting}"
+    if kept := delivery.get("spool", {}).get("documents"):
+        yield f"{kept} refused documents are kept: see `wrtflow spool list`"
 
 
 def _flat(value: object, name: str = "") -> Iterator[tuple[str, object]]:
@@ -128,14 +180,10 @@ def _list(spool: spools.Spool, as_json: bool) -> int:
 def _resend(loaded: settings.Settings, spool: spools.Spool) -> int:
     with open(loaded.state_file("resend.lock"), "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        sending = delivery.Delivery(loaded.delivery, spool)
+        sending = store.Store(loaded.delivery, spool)
         try:
-            for path in spool.claim():
-                documents = map(delivery.Document.of, spools.read(path))
-                while batch := list(itertools.islice(documents, loaded.delivery.batch_lines)):
-                    sending.settle(batch, len(batch))
-                path.unlink()
-        except delivery.Unavailable as unavailable:
+            sending.resend()
+        except store.Unavailable as unavailable:
             print(f"wrtflow: {unavailable} What is not sent stays in the spool.", file=sys.stderr)
         numbers = sending.numbers
         print(

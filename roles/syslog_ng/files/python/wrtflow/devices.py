@@ -13,21 +13,31 @@ A device is its MAC; an address belongs to the MAC that was last seen to have it
 from __future__ import annotations
 
 import enum
-import threading
-import time
+import re
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from dataclasses import dataclass
+from operator import itemgetter
 from socket import AF_INET6, inet_pton
 from typing import Any, NamedTuple
 
-from .kept import Kept
-from .settings import SettingsError
-from .wellformed import address, hostname, mac, without
+from wrtflow.places import LeftOut
+from wrtflow.shares import Shares
+from wrtflow.state import State
+from wrtflow.wellformed import LONGEST, address, hostname, mac, spelt, without
 
-# No line that tells of a device is longer.
-LONGEST = 1024
-# For so many seconds a lease outweighs the neighbour's MAC: behind a repeater that is the repeater's.
-LEASE = 86400.0
+# ms after which a device or an address that wasn't seen is forgotten.
+DEVICE_TTL = 30 * 86_400_000
+# MACs, addresses of one MAC, and addresses of all.
+DEVICES = 10_000
+ADDRESSES_OF_DEVICE = 128
+ADDRESSES = 20_000
+# ms. Where all is full, what wasn't seen for so long makes room; else the newcomer is refused.
+LATELY = 86_400_000
+# ms that a lease outweighs the neighbour's MAC: behind a repeater that is the repeater's.
+LEASE = 86_400_000
+# ms. That something is still there is written to disk no more often.
+_WRITTEN = 3_600_000
 
 
 class Device(NamedTuple):
@@ -45,263 +55,291 @@ class Told(enum.IntEnum):
     LEASE = 2
 
 
-class _Known(dict[str, tuple[Device, str]]):
-    """What is known of the devices that were asked for; a flow asks three times."""
-
-    def __init__(self, look_up: Callable[[str], tuple[Device, str]]) -> None:
-        super().__init__()
-        self._look_up = look_up
-
-    def __missing__(self, ip: str) -> tuple[Device, str]:
-        found = self[ip] = self._look_up(ip)
-        return found
+_UNKNOWN = Device(None, None)
+# DUID-LLT and DUID-LL of Ethernet, in hexadecimal.
+_DUID = re.compile("(?:00010001.{8}|00030001)(..)(..)(..)(..)(..)(..)")
 
 
-# (mac, who told it, when); (name, when).
-Binding = tuple[str, int, float]
-Named = tuple[str | None, float]
+@dataclass(slots=True)
+class _Owner:
+    """A MAC, or what all devices of unknown MAC share."""
+
+    mac: str
+    when: int
+    # As it told itself.
+    name: str | None = None
+    # With the settings' name or its own. Without a MAC until that was on the wire, not only in a DUID.
+    device: Device = _UNKNOWN
+
+
+@dataclass(slots=True)
+class _Address:
+    """An address at home."""
+
+    owner: _Owner
+    # What only the address is known to be called.
+    name: str | None
+    told: Told = Told.DUID
+    when: int = 0
+    written: int = 0
 
 
 class Devices:
-    """Devices by address. Lines may come from several threads; device() is one look-up in a dictionary."""
+    """Devices by address. device() and mac() are look-ups in dictionaries."""
 
     def __init__(
         self,
-        *,
+        state: State,
         static: Mapping[str, str],
-        left_out: Iterable[str] = (),
-        ttl: float,
-        size: int,
-        moved: Callable[[str], None] = lambda ip: None,
-        local_domains: Iterable[str] = (),
-        clock: Callable[[], float] = time.time,
+        local_domains: Iterable[str],
+        left_out: LeftOut,
+        moved: Callable[[str], None],
     ) -> None:
-        """Take the static map (address or MAC -> name); forget what wasn't seen for `ttl` s, or beyond `size`.
+        """static: address or MAC (any spelling) -> name. Names are told without local_domains.
 
-        `left_out` names devices (address, network or MAC) that nothing is remembered of but which address has
-        such a MAC. `moved` is called with an address that has become another device's. Names are told without
-        `local_domains`.
+        Of devices that are left out nothing is remembered but which address has such a MAC. moved is called with an
+        address that isn't any longer the device's that it was.
         """
-        self._static = {_key(text): name for text, name in static.items()}
-        self._ttl = ttl
-        self._size = size
-        self._moved = moved
+        self._static = {address(text) or spelt(text): name for text, name in static.items()}
         self._local_domains = tuple(local_domains)
-        self._clock = clock
-        self._lock = threading.Lock()
-        self.bindings: Kept[Binding] = Kept("address", size, _binding)
-        # By MAC, every one that was seen; by address what only that is known to be called.
-        self.names: Kept[Named] = Kept("device", size, _named)
-        self._left_out_networks, self._left_out_macs = _networks_and_macs(left_out)
-        # Address -> the device and its identity, as far as asked for since something changed.
-        self.known = _Known(self._look_up)
-        self.invalid = 0
+        self._left_out = left_out
+        self._moved = moved
+        # MACs without an address come first, then the one that was last seen longest ago.
+        self.owners: OrderedDict[str, _Owner] = OrderedDict()
+        self.addresses: dict[str, _Address] = {}
+        self._nobody = _Owner("", 0)
+        self.counts: Counter[str] = Counter()
+        self.shares = Shares(
+            ADDRESSES, ADDRESSES_OF_DEVICE, DEVICE_TTL, LATELY, self._dropped, self.counts, "addresses"
+        )
+        self._owner_rows = state.table("devices", self._dump_owners)
+        self._address_rows = state.table("addresses", self._dump_addresses)
+
+    def load(self, now: int) -> None:
+        """Read what was kept. What a wrong clock told to be still to come was seen now."""
+
+        def owner_row(key: str, row: Any) -> tuple[str, str | None, int]:
+            name, when = row
+            if mac(key) != key:
+                raise ValueError(key)
+            return key, name and str(name), min(int(when), now)
+
+        def address_row(key: str, row: Any) -> tuple[int, str, str, Told, str | None]:
+            holder, told, name, when = row
+            if address(key) != key or (holder != "" and mac(holder) != holder):
+                raise ValueError(key)
+            return min(int(when), now), key, holder, Told(told), name and str(name)
+
+        for holder, name, when in self._owner_rows.load(owner_row):
+            owner = None if self._left_out.mac(holder) else self._owner(holder, when)
+            if owner is None:
+                self._owner_rows.delete(holder)
+            else:
+                self._call(owner, name)
+        for when, ip, holder, told, name in sorted(self._address_rows.load(address_row), key=itemgetter(0)):
+            owner = self._owner(holder, when) if holder else self._nobody
+            if owner is None or self._left_out.address(ip) or not self.shares.put(holder, ip, when):
+                self._address_rows.delete(ip)
+                continue
+            self.addresses[ip] = _Address(owner, name, told, when, when)
+            self._see(owner, told, max(owner.when, when))
 
     def device(self, ip: str) -> Device:
         """Return what is known of the device that has this address."""
-        return self.known[ip][0]
+        known = self.addresses.get(ip)
+        device = self._derived(ip) if known is None else known.owner.device
+        name = self._static.get(ip) or device.name
+        if name is None and known is not None:
+            name = known.name
+        return device if name == device.name else Device(name, device.mac)
+
+    def mac(self, ip: str) -> str | None:
+        """Return the MAC of the device that has this address."""
+        known = self.addresses.get(ip)
+        return self._derived(ip).mac if known is None else known.owner.device.mac
 
     def identity(self, ip: str) -> str:
-        """Return what tells the device from others: its MAC, else the address; "" for one that is left out."""
-        return self.known[ip][1]
+        """Return what tells the device from others: its MAC, else the address; "" for one that is left out.
 
-    def left_out(self, key: str) -> bool:
-        """Whether a MAC or an address is that of a device that is left out."""
-        return key in self._left_out_macs if mac(key) else self.identity(key) == ""
+        ip may be such an identity itself.
+        """
+        owner = self.mac(ip)
+        if self._left_out.any and (
+            self._left_out.mac(owner) or self._left_out.mac(ip) or self._left_out.address(ip)
+        ):
+            return ""
+        return owner or ip
 
-    def refresh(self) -> None:
-        """Let go of what has grown too old; to be called now and then."""
-        self.known.clear()
+    def refresh(self, now: int) -> None:
+        """Let go of what has grown too old."""
+        for ip in [ip for ip, known in self.addresses.items() if now - known.when > DEVICE_TTL]:
+            self.shares.drop(self.addresses[ip].owner.mac, ip)
+        for holder in [holder for holder, owner in self.owners.items() if now - owner.when > DEVICE_TTL]:
+            self._forget(holder)
 
-    def observe_dnsmasq(self, message: str, now: float) -> None:
-        """Take a line of dnsmasq-dhcp's, received at `now`."""
-        words = message.split(None, 6) if len(message) <= LONGEST else []
+    def observe(self, text: str, now: int) -> None:
+        """Take a line of dnsmasq-dhcp's, of odhcpd's or of wrtflow-net's. Other lines than those above tell nothing."""
+        words = text.split(None, 16) if len(text) <= LONGEST else []
         if words and words[0].isdigit():  # log-dhcp
             del words[0]
         if len(words) < 3:
             return
         verb = words[0].partition("(")[0]
-        if verb == "DHCPACK":
-            self._lease(words[1], words[2], words[3:], now)
+        if verb in ("DHCPACK", "lease"):
+            self._lease(words[1], words[2], words[3:], Told.LEASE, now)
+        elif verb == "neigh":
+            self._lease(words[1], words[2], [], Told.NEIGHBOUR, now)
         elif verb == "DHCPREPLY" and words[2].count(":") >= 3:  # one without an address has its DUID there
             self._lease6(words[1], words[2].replace(":", ""), words[3:], now)
         elif verb == "SLAAC-CONFIRM":
             self._lease6(words[1], "", words[2:], now)
-
-    def observe_odhcpd(self, message: str, now: float) -> None:
-        """Take a line of odhcpd's, OpenWrt's own DHCPv6 server, received at `now`."""
-        words = message.split(None, 16) if len(message) <= LONGEST else []
-        if len(words) > 8 and words[0] == "DHCPV6" and words[2:4] == ["IA_NA", "from"] and words[7] == "ok":
+        elif verb == "DHCPV6" and words[2:4] == ["IA_NA", "from"] and words[7:8] == ["ok"]:
             for prefix in words[8:16]:
                 self._lease6(prefix.removesuffix("/128"), words[4], [], now)
 
-    def observe_neighbour(self, line: str, now: float) -> None:
-        """Take a line of the router's own script, received at `now`; other lines than these two are none of ours."""
-        words = line.split(None, 4) if len(line) <= LONGEST else []
-        if len(words) >= 3 and words[0] == "lease":
-            self._lease(words[1], words[2], words[3:], now)
-        if len(words) < 3 or words[0] != "neigh":
+    def _lease(self, ip_text: str, mac_text: str, rest: list[str], told: Told, now: int) -> None:
+        ip, holder = address(ip_text), mac(mac_text)
+        if ip is None or holder is None:
+            self.counts["names_invalid"] += 1
             return
-        ip, owner = address(words[1]), mac(words[2])
-        if ip is None or owner is None:
-            self.invalid += 1
-        elif not self._in_left_out_network(ip):
-            with self._lock:
-                self._bind(ip, owner, Told.NEIGHBOUR, now)
+        name = self._name_of(rest)
+        known = self._bind(ip, holder, told, now)
+        if known is None or name in (None, known.owner.name) or self._left_out.mac(holder):
+            return
+        self._call(known.owner, name)
+        self._owner_rows.put(holder, (name, now))
 
-    def _lease(self, ip_text: str, mac_text: str, rest: list[str], now: float) -> None:
-        ip, owner = address(ip_text), mac(mac_text)
-        if ip is None or owner is None:
-            self.invalid += 1
-        elif not self._in_left_out_network(ip):
-            with self._lock:
-                self._bind(ip, owner, Told.LEASE, now)
-                name = self._name_of(rest)
-                if name is not None:
-                    self._call(owner, name, now)
-
-    def _lease6(self, ip_text: str, duid: str, rest: list[str], now: float) -> None:
-        ip, owner = address(ip_text), _duid_mac(duid)
+    def _lease6(self, ip_text: str, duid: str, rest: list[str], now: int) -> None:
+        ip = address(ip_text)
         if ip is None:
-            self.invalid += 1
-        elif not self._in_left_out_network(ip):
-            with self._lock:
-                if owner is not None:
-                    self._bind(ip, owner, Told.DUID, now)
-                # Without a name too: the one that had the address before may have had one.
-                self._call(ip, self._name_of(rest), now)
+            self.counts["names_invalid"] += 1
+            return
+        name = self._name_of(rest)
+        known = self.addresses.get(ip)
+        found = _DUID.fullmatch(duid)
+        holder = mac(":".join(found.groups())) if found else None
+        if holder is not None or (known is None and name is not None):
+            known = self._bind(ip, holder or "", Told.DUID, now) or self.addresses.get(ip)
+        # Without a name too: the one that had the address before may have had one.
+        if known is not None and known.name != name and not self._left_out.mac(known.owner.mac):
+            known.name = name
+            self._address_rows.put(ip, self._row(known))
 
     def _name_of(self, rest: list[str]) -> str | None:
         """Return the name at the end of a line; of several words, or of other characters, it is none."""
         name = hostname(rest[0]) if len(rest) == 1 else None
         if rest and name is None:
-            self.invalid += 1
+            self.counts["names_invalid"] += 1
         return name and without(name, self._local_domains)
 
-    def _bind(self, ip: str, owner: str, told: Told, now: float) -> None:
-        known = self.bindings.get(ip)
-        if known is not None:
-            if known[1] > told and now - known[2] < LEASE:
-                return
-            if known[0] != owner and known[1] != Told.DUID:
-                self._moved(ip)
-                self._call(ip, None, now)
-        if owner in self._left_out_macs:
+    def _bind(self, ip: str, holder: str, told: Told, now: int) -> _Address | None:
+        """Note that a MAC ("": an unknown one) has an address. None where a surer one tells otherwise or no room is."""
+        if self._left_out.address(ip):
+            return None
+        known = self.addresses.get(ip)
+        if known is not None and known.told > told and now - known.when < LEASE:
+            return None
+        owner = self._owner(holder, now) if holder else self._nobody
+        # That may have made room.
+        known = self.addresses.get(ip)
+        name = None
+        if known is not None and known.owner is not owner:
+            # It takes no name along; but it isn't another's where that was only a DUID's.
+            name = known.name if known.told == Told.DUID else None
+            self.shares.drop(known.owner.mac, ip)
+            known = None
+        if owner is None or not self.shares.put(holder, ip, now):
+            return None
+        if known is None:
+            known = self.addresses[ip] = _Address(owner, name)
+        if self._left_out.mac(holder):
             # What it asked for while it was only an address.
             self._moved(ip)
-        self.bindings.put(ip, (owner, told, now))
-        if told != Told.DUID and not self._seen(owner):
-            self.names.put(owner, (None, now))
-        if known is None or known[:2] != (owner, told):
-            self.refresh()
+        self._see(owner, told, now)
+        known.when = now
+        if known.told != told or now - known.written >= _WRITTEN:
+            known.told, known.written = told, now
+            self._address_rows.put(ip, self._row(known))
+            if told != Told.DUID and not self._left_out.mac(holder):
+                self._owner_rows.put(holder, (owner.name, now))
+        return known
 
-    def _call(self, key: str, name: str | None, now: float) -> None:
-        known = self.names.get(key)
-        if (known is None and name is None) or self.left_out(key):
+    def _see(self, owner: _Owner, told: Told, now: int) -> None:
+        """Note that a MAC has an address now."""
+        if owner is self._nobody:
             return
-        self.names.put(key, (name, now))
-        if known is None or known[0] != name:
-            self.refresh()
+        owner.when = now
+        self.owners.move_to_end(owner.mac)
+        if told != Told.DUID and owner.device is _UNKNOWN:
+            self._call(owner, None)
 
-    def _look_up(self, ip: str) -> tuple[Device, str]:
-        if len(self.known) >= self._size:
-            self.refresh()
-        owner = self._mac(ip)
-        if owner in self._left_out_macs or self._in_left_out_network(ip):
-            return Device(None, owner), ""
-        return Device(self._name(ip, owner), owner), owner or ip
+    def _call(self, owner: _Owner, name: str | None) -> None:
+        """Take a MAC as seen, and its name."""
+        owner.name = name
+        owner.device = Device(self._static.get(owner.mac, name), owner.mac)
 
-    def _mac(self, ip: str) -> str | None:
-        binding = self.bindings.get(ip)
-        if binding is not None and binding[2] >= self._clock() - self._ttl:
-            owner, told, _ = binding
-            if told != Told.DUID or self._seen(owner):
-                return owner
-        derived = _eui64_mac(ip)
-        return derived if derived is not None and self._seen(derived) else None
+    def _owner(self, holder: str, now: int) -> _Owner | None:
+        """Return the owner of a MAC; None for a new one where there is no room."""
+        owner = self.owners.get(holder)
+        if owner is None:
+            if len(self.owners) >= DEVICES:
+                oldest = next(iter(self.owners))
+                if oldest in self.shares.owners and now - self.owners[oldest].when < LATELY:
+                    self.counts["devices_refused"] += 1
+                    return None
+                self._forget(oldest)
+            owner = self.owners[holder] = _Owner(holder, now)
+            self.owners.move_to_end(holder, last=False)
+            if self._left_out.mac(holder) or holder in self._static:
+                self._call(owner, None)
+        return owner
 
-    def _name(self, ip: str, owner: str | None) -> str | None:
-        for key in (ip, owner):
-            if key is not None and key in self._static:
-                return self._static[key]
-        oldest = self._clock() - self._ttl
-        for key in (owner, ip):
-            named = self.names.get(key) if key is not None else None
-            if named is not None and named[0] is not None and named[1] >= oldest:
-                return named[0]
-        return None
+    def _dropped(self, ip: str) -> None:
+        """Let go of an address."""
+        known = self.addresses.pop(ip)
+        holder = known.owner.mac
+        self._address_rows.delete(ip)
+        if known.told != Told.DUID:
+            self._moved(ip)
+        if holder and holder not in self.shares.owners:
+            self.owners.move_to_end(holder, last=False)
 
-    def _in_left_out_network(self, ip: str) -> bool:
-        if not self._left_out_networks:
-            return False
-        try:
-            parsed = ip_address(ip)
-        except ValueError:
-            return False
-        return any(parsed in network for network in self._left_out_networks)
+    def _forget(self, holder: str) -> None:
+        """Let go of a MAC and of its addresses."""
+        self.shares.forget(holder)
+        del self.owners[holder]
+        self._owner_rows.delete(holder)
 
-    def _seen(self, owner: str) -> bool:
-        """Whether a MAC that an address was made of is one that a device here has."""
-        return owner in self._static or owner in self._left_out_macs or self.names.get(owner) is not None
+    def _derived(self, ip: str) -> Device:
+        """Return the device whose MAC an IPv6 address was made of, if one here has that."""
+        holder = _eui64_mac(ip) if "ff:fe" in ip else None
+        if holder is None:
+            return _UNKNOWN
+        owner = self.owners.get(holder)
+        if owner is None and (holder in self._static or self._left_out.mac(holder)):
+            return Device(self._static.get(holder), holder)
+        return _UNKNOWN if owner is None else owner.device
 
+    def _row(self, known: _Address) -> tuple[str, int, str | None, int]:
+        return known.owner.mac, known.told, known.name, known.when
 
-def _duid_mac(duid: str) -> str | None:
-    """Return the MAC that a DUID (hexadecimal) was made of: DUID-LLT or DUID-LL of Ethernet."""
-    duid = duid.lower()
-    if (duid.startswith("00010001") and len(duid) == 28) or (duid.startswith("00030001") and len(duid) == 20):
-        return _any_mac(duid[-12:])
-    return None
+    def _dump_owners(self) -> list[tuple[str, Any]]:
+        return [
+            (key, (owner.name, owner.when))
+            for key, owner in list(self.owners.items())
+            if owner.device.mac and not self._left_out.mac(key)
+        ]
+
+    def _dump_addresses(self) -> list[tuple[str, Any]]:
+        return [(ip, self._row(known)) for ip, known in list(self.addresses.items())]
 
 
 def _eui64_mac(ip: str) -> str | None:
     """Return the MAC that an IPv6 address was made of (RFC 4291, appendix A)."""
-    if "ff:fe" not in ip:
-        return None
     try:
         last = inet_pton(AF_INET6, ip)[8:]
     except (OSError, ValueError):
         return None
     if last[3:5] != b"\xff\xfe":
         return None
-    return _any_mac(bytes((last[0] ^ 2, *last[1:3], *last[5:])).hex())
-
-
-def _any_mac(text: str) -> str | None:
-    """Return a MAC written in any way: AA-BB-…, aa:bb:…, aabb.ccdd.eeff, aabbccddeeff."""
-    digits = text.translate(_SEPARATORS)
-    return mac(":".join(digits[i : i + 2] for i in range(0, 12, 2))) if len(digits) == 12 else None
-
-
-_SEPARATORS = str.maketrans("", "", ":-.")
-
-
-def _key(text: str) -> str:
-    key = address(text) or _any_mac(text)
-    if key is None:
-        raise SettingsError(f"names: devices: {text!r} is neither an address nor a MAC")
-    return key
-
-
-def _networks_and_macs(texts: Iterable[str]) -> tuple[list[IPv4Network | IPv6Network], set[str]]:
-    networks: list[IPv4Network | IPv6Network] = []
-    macs: set[str] = set()
-    for text in texts:
-        try:
-            # First: without its dots, 100.100.100.100 could be a MAC.
-            networks.append(ip_network(text, strict=False))
-        except ValueError:
-            owner = _any_mac(text)
-            if owner is None:
-                raise SettingsError(f"left_out: {text!r} is no address, network or MAC") from None
-            macs.add(owner)
-    return networks, macs
-
-
-def _binding(row: Any) -> Binding:
-    owner, told, when = row
-    return str(owner), Told(told), float(when)
-
-
-def _named(row: Any) -> Named:
-    name, when = row
-    return (None if name is None else str(name)), float(when)
+    return mac(bytes((last[0] ^ 2, *last[1:3], *last[5:])).hex(":"))

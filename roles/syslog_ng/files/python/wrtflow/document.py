@@ -9,16 +9,28 @@ import functools
 import hashlib
 import json
 import time
+import typing
 
-from wrtflow.flow import Flow, protocol
-from wrtflow.geo import Place
+from wrtflow.parse import Flow, protocol
+from wrtflow.places import Place
+
+if typing.TYPE_CHECKING:
+    from wrtflow.correlate import Ended, Ends
 
 END, TIMEOUT = "flow-end", "flow-timeout"
 ROUTER, ACCESS_POINT = "router", "access_point"
 
 
-# What is known of one side beyond its address: name, and MAC as ECS writes it.
-Named = tuple[str | None, str | None]
+class Facts(typing.NamedTuple):
+    """What is known of a flow beyond its line and its places."""
+
+    observer: str  # ROUTER or ACCESS_POINT
+    direction: str
+    source_name: str | None
+    source_mac: str | None
+    destination_name: str | None
+    domain_source: str
+    first_seen: bool
 
 
 @functools.lru_cache(maxsize=4096)
@@ -62,15 +74,16 @@ def seconds_of_year(stamp: str) -> int | None:
     return calendar.timegm(moment) - 63_072_000
 
 
-def identity(stamp: str, moment: int | None, what: str) -> str:
+def identity(read: Flow, router: str, line: str, twin: int = 0) -> str:
     """Return the document's id: the same for the same line of the same router, whenever and how often it comes.
 
-    Stamp: the router's clock, or moment (ms since 1970) where the line has none; what: the router and its line.
+    twin: what tells a flow from another whose line is the same.
 
     12 characters that Elasticsearch keeps as 9 bytes: 3 of time first, so that neighbours share their beginning
     (ids that do not compress cost more than any field), and 6 that tell apart what ended in the same 2 seconds.
     """
-    seconds = seconds_of_year(stamp) or 0 if moment is None else moment // 1000
+    seconds = seconds_of_year(read.stamp) or 0 if read.end is None else read.end // 1000
+    what = f"{router} {line} {twin}" if twin else f"{router} {line}"
     digest = hashlib.blake2b(what.encode("utf-8", "replace"), digest_size=6).digest()
     whole = binascii.b2a_base64((seconds // 2 & 0xFFFFFF).to_bytes(3, "big") + digest, newline=False)
     return whole.translate(_URL_SAFE).decode()
@@ -87,62 +100,44 @@ def direction(source: Place, destination: Place, translated: Place) -> str:
     return "inbound" if inside else "external"
 
 
-def document(
-    flow: Flow,
-    router: str,
-    observer: str,
-    action: str,
-    times: tuple[int | None, int],
-    places: tuple[Place, Place, Place, Place],
-    names: tuple[Named, Named],
-    domain_source: str,
-    where: str,
-    first_seen: bool,
-) -> str:
+def document(ended: Ended, ends: Ends, start: int | None, end: int, facts: Facts) -> str:
     """Return the document as one line of JSON.
 
-    Router: host@sender; observer: ROUTER or ACCESS_POINT. Times: start and end in ms since 1970. Places: of ORIG's
-    source and destination and of REPLY's, which differ from them behind NAT. Names: of the source and of the
-    destination. Where: direction().
+    start and end: ms since 1970.
     """
-    source, destination, reply_source, reply_destination = places
-    (
-        _, _, _, _, _, _, written, source_port, destination_port, packets, octets,
-        _, _, reply_source_port, reply_destination_port, reply_packets, reply_octets, _, _,
-    ) = flow  # fmt: skip
-    start, end = times
+    source, destination, reply_source, reply_destination = ends
+    read = ended.read
     at = timestamp(end)
     if start is None:
         period = f'"end":"{at}"'
     else:
         start = min(start, end)
         period = f'"start":"{timestamp(start)}","end":"{at}","duration":{(end - start) * 1_000_000}'
-    if action == END:
-        totals = f',"bytes":{int(octets) + int(reply_octets)},"packets":{int(packets) + int(reply_packets)}'
-        sent = f',"bytes":{octets},"packets":{packets}'
-        received = f',"bytes":{reply_octets},"packets":{reply_packets}'
+    if ended.action == END:
+        octets, packets = int(read.bytes) + int(read.reply_bytes), int(read.packets) + int(read.reply_packets)
+        totals = f',"bytes":{octets},"packets":{packets}'
+        sent = f',"bytes":{read.bytes},"packets":{read.packets}'
+        received = f',"bytes":{read.reply_bytes},"packets":{read.reply_packets}'
     else:
         # The counters come with the DESTROY: here they are unknown, not 0.
         totals = sent = received = ""
-    number, transport = protocol(written)
-    name, mac = names[0]
-    source_name = f',"domain":{quoted(name)}' if name else ""
-    source_mac = f',"mac":"{mac}"' if mac else ""
-    name = names[1][0]
-    destination_name = f',"domain":{quoted(name)}' if name else ""
-    source_ports = "" if source_port is None else f',"port":{source_port}'
-    destination_ports = "" if destination_port is None else f',"port":{destination_port}'
+    number, transport = protocol(read.protocol)
+    source_name = f',"domain":{quoted(facts.source_name)}' if facts.source_name else ""
+    source_mac = f',"mac":"{facts.source_mac}"' if facts.source_mac else ""
+    destination_name = f',"domain":{quoted(facts.destination_name)}' if facts.destination_name else ""
+    source_port = "" if read.source_port is None else f',"port":{read.source_port}'
+    destination_port = "" if read.destination_port is None else f',"port":{read.destination_port}'
     return (
         f'{{"@timestamp":"{at}","ecs":{{"version":"8.17.0"}},'
-        f'"event":{{"kind":"event","category":["network"],"type":["connection","end"],"action":"{action}",{period}}},'
-        f'"observer":{{"hostname":"{router.rpartition("@")[0]}","type":"{observer}"}},'
+        f'"event":{{"kind":"event","category":["network"],"type":["connection","end"],"action":"{ended.action}",{period}}},'
+        f'"observer":{{"hostname":{quoted(ended.router.host)},"type":"{facts.observer}"}},'
         f'"network":{{"transport":"{transport}","iana_number":"{number}","type":"ipv{source.version}"{totals},'
-        f'"direction":"{where}"}},'
-        f'"source":{{"ip":"{source.ip}"{source_ports}{sent}{source_mac}{source_name}'
-        f"{_nat(source, reply_destination, source_port, reply_destination_port)}{source.json}}},"
-        f'"destination":{{"ip":"{destination.ip}"{destination_ports}{received}{destination_name}'
-        f"{_nat(destination, reply_source, destination_port, reply_source_port)}{destination.json}}},"
-        f'"wrtflow":{{"domain_source":"{domain_source}"{_FIRST if first_seen else ""}}}}}'
+        f'"direction":"{facts.direction}"}},'
+        f'"source":{{"ip":"{source.ip}"{source_port}{sent}{source_mac}{source_name}'
+        f"{_nat(source, reply_destination, read.source_port, read.reply_destination_port)}{source.json}}},"
+        f'"destination":{{"ip":"{destination.ip}"{destination_port}{received}{destination_name}'
+        f"{_nat(destination, reply_source, read.destination_port, read.reply_source_port)}{destination.json}}},"
+        f'"wrtflow":{{"domain_source":"{facts.domain_source}"{_FIRST if facts.first_seen else ""}}}}}'
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import logging
+import math
 import os
 import re
 import socket
@@ -22,11 +22,14 @@ ERROR, WARNING, NOTICE = 3, 4, 5
 
 CONTROL_SOCKET = "/var/lib/syslog-ng/syslog-ng.ctl"
 
+# Seconds between two sentences of a kind, and between two records.
+_RARELY = 3600
+_PERIOD = 5
+
 Report = Mapping[str, object]
 
 _reports: dict[str, Callable[[], Report]] = {}
 _writer: _Writer | None = None
-_writing = threading.Lock()
 
 
 def say(level: int, sentence: str) -> None:
@@ -40,19 +43,19 @@ def say(level: int, sentence: str) -> None:
 class Condition:
     """Something that is right or wrong. Each change is said, and nothing but changes."""
 
-    def __init__(self, mended: str, clock: Callable[[], float] = time.time) -> None:
-        """Mended is what is said when it is right again; clock tells seconds since 1970."""
+    def __init__(self, mended: str) -> None:
+        """Mended is what is said when it is right again."""
         self._mended = mended
-        self._clock = clock
         self.fault: str | None = None
         self.sentence: str | None = None
-        self.since = clock()
+        # Seconds since 1970.
+        self.since = time.time()
 
     def wrong(self, fault: str, sentence: str) -> None:
         """Say the sentence, unless this fault is the one that was last said."""
         if fault != self.fault:
             if self.fault is None:
-                self.since = self._clock()
+                self.since = time.time()
             self.fault, self.sentence = fault, sentence
             say(ERROR, sentence)
             changed()
@@ -60,9 +63,9 @@ class Condition:
     def right(self) -> None:
         """Say that it is right again, when it was wrong."""
         if self.fault is not None:
-            away = datetime.timedelta(seconds=round(self._clock() - self.since))
+            away = datetime.timedelta(seconds=round(time.time() - self.since))
             self.fault = self.sentence = None
-            self.since = self._clock()
+            self.since = time.time()
             say(NOTICE, f"{self._mended} (after {away}).")
             changed()
 
@@ -70,16 +73,14 @@ class Condition:
 class Rarely:
     """What happens again and again is said once an hour."""
 
-    def __init__(self, pause: float = 3600, clock: Callable[[], float] = time.monotonic) -> None:
-        """Pause is in seconds."""
-        self._pause = pause
-        self._clock = clock
+    def __init__(self) -> None:
+        """Nothing has been said."""
         self._said: dict[str, float] = {}
 
     def say(self, kind: str, level: int, sentence: str) -> None:
-        """Say the sentence, unless one of this kind has been said within the pause."""
-        now = self._clock()
-        if kind not in self._said or now - self._said[kind] >= self._pause:
+        """Say the sentence, unless one of this kind has been said within the hour."""
+        now = time.monotonic()
+        if now - self._said.get(kind, -math.inf) >= _RARELY:
             self._said[kind] = now
             say(level, sentence)
             changed()
@@ -107,11 +108,11 @@ def timestamp(seconds: float) -> str:
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).isoformat(timespec="seconds")
 
 
-def start(path: Path, period: float = 5) -> None:
-    """Have the record written to path every period seconds, from now until the process ends."""
+def start(path: Path) -> None:
+    """Have the record written to path every few seconds, from now until the process ends."""
     global _writer
     if _writer is None:
-        _writer = _Writer(path, period)
+        _writer = _Writer(path)
         _writer.start()
     _writer.path = path
 
@@ -123,11 +124,10 @@ def changed() -> None:
 
 
 class _Writer(threading.Thread):
-    def __init__(self, path: Path, period: float) -> None:
+    def __init__(self, path: Path) -> None:
         super().__init__(name="wrtflow-health", daemon=True)
         self.path = path
         self.due = threading.Event()
-        self._period = period
 
     def run(self) -> None:
         failing = Condition("The health record is written again")
@@ -135,76 +135,68 @@ class _Writer(threading.Thread):
             try:
                 write(self.path, collect())
                 failing.right()
-            except (OSError, ValueError, TypeError) as error:
+            except Exception as error:
                 failing.wrong("write", f"The health record {self.path} can't be written: {error}.")
-            self.due.wait(self._period)
+            self.due.wait(_PERIOD)
             self.due.clear()
 
 
 def write(path: Path, record: Report) -> None:
     """Replace the file at path by the record: a reader sees the old one or the new one."""
     new = path.with_name(f"{path.name}.new")
-    with _writing:
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as file:
-            json.dump(record, file, indent=1)
-            file.write("\n")
-        new.replace(path)
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "w", encoding="utf-8") as file:
+        json.dump(record, file, indent=1)
+        file.write("\n")
+    new.replace(path)
 
 
 def read(path: Path) -> dict[str, object]:
     """Return the record at path; an empty one where there is none that can be read."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
 
 
-def queue(control_socket: str = CONTROL_SOCKET) -> dict[str, int]:
+def queue() -> dict[str, int]:
     """Ask syslog-ng for the numbers of the store's disk buffer; empty where it doesn't answer.
 
     waiting, dropped: messages; bytes, capacity: of the file.
     """
     numbers = {
-        "waiting": r'syslogng_output_events_total\{(?=.*result="queued")',
-        "dropped": r'syslogng_output_events_total\{(?=.*result="dropped")',
-        "bytes": r"syslogng_disk_queue_disk_usage_bytes\{",
-        "capacity": r"syslogng_disk_queue_capacity_bytes\{",
+        "waiting": r'output_events_total\{(?=.*result="queued")',
+        "dropped": r'output_events_total\{(?=.*result="dropped")',
+        "bytes": r"disk_queue_disk_usage_bytes\{",
+        "capacity": r"disk_queue_capacity_bytes\{",
     }
-    try:
-        statistics = control("STATS PROMETHEUS", control_socket)
-    except OSError as error:
-        logging.getLogger(__name__).debug("syslog-ng's control socket: %s", error)
-        return {}
     found = {}
-    for name, pattern in numbers.items():
-        match = re.search(rf'^{pattern}.*class="wrtflow\.delivery\..*\}} (\d+)$', statistics, re.MULTILINE)
-        if match:
-            found[name] = int(match.group(1))
+    with contextlib.suppress(OSError):
+        told = control("STATS PROMETHEUS")
+        for name, pattern in numbers.items():
+            line = rf'^syslogng_{pattern}.*class="wrtflow\.parsers\.Elasticsearch".*\}} (\d+)$'
+            if match := re.search(line, told, re.MULTILINE):
+                found[name] = int(match[1])
     return found
 
 
-def received(control_socket: str = CONTROL_SOCKET) -> int | None:
+def received() -> int | None:
     """Ask syslog-ng how many lines its sources for routers have taken since its start; None where it doesn't answer."""
     try:
-        statistics = control("STATS CSV", control_socket)
+        told = control("STATS CSV")
     except OSError:
         return None
-    return sum(
-        map(
-            int,
-            re.findall(r"^source;s_wrtflow_(?:syslog|json);;a;processed;(\d+)$", statistics, re.MULTILINE),
-        )
-    )
+    line = r"^source;s_wrtflow_(?:syslog|json);;a;processed;(\d+)$"
+    return sum(map(int, re.findall(line, told, re.MULTILINE)))
 
 
-def control(command: str, control_socket: str = CONTROL_SOCKET) -> str:
+def control(command: str) -> str:
     """Give syslog-ng a command on its control socket and return the answer; OSError where none comes in a second."""
     answer = b""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(1)
-        connection.connect(control_socket)
+        connection.connect(CONTROL_SOCKET)
         connection.sendall(command.encode() + b"\n")
         while not answer.endswith(b"\n.\n"):
             part = connection.recv(65536)

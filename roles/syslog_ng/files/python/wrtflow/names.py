@@ -1,202 +1,134 @@
 """The names of devices and sites: what the collector's parsers ask, and what they tell.
 
-Nothing here waits: lines and look-ups cost microseconds, the network and the disk belong to threads of their own.
+Nothing here waits: lines and look-ups cost microseconds, and the network belongs to threads of its own.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
+from collections import Counter
 
-from . import health
-from . import settings as settings_
-from .devices import Device, Devices
-from .kept import KeptFile
-from .passive_dns import PassiveDns
-from .reverse_dns import ReverseDns
-from .wellformed import without
+from wrtflow import health
+from wrtflow.clock import Clock
+from wrtflow.devices import Device, Devices
+from wrtflow.passive_dns import PassiveDns
+from wrtflow.places import LeftOut
+from wrtflow.reverse_dns import ReverseDns
+from wrtflow.settings import Settings
+from wrtflow.state import State
+from wrtflow.wellformed import without
 
-__all__ = ["Device", "Names", "shared"]
+__all__ = ["Device", "Names"]
 
-_log = logging.getLogger(__name__)
+# Replaced: what made room for the same device's next. Refused: what found no room.
+_COUNTED = (
+    "addresses_replaced addresses_refused devices_refused dns_answers dns_queries dns_queries_refused"
+    " dns_queries_replaced dns_refused dns_replaced names_invalid ptr_asked ptr_dropped ptr_failed ptr_found"
+    " ptr_none ptr_unconfirmed"
+)
 
 
 class Names:
     """One collector's knowledge of names. Any method may be called from any thread."""
 
-    def __init__(self, settings: settings_.Settings) -> None:
-        """Make it, without threads or files: start() has those."""
-        self.settings = settings
-        names = settings.names
-        self._devices = Devices(
-            static=names.devices,
-            left_out=settings.left_out,
-            ttl=names.device_ttl,
-            size=names.device_size,
-            moved=self._address_moved,
-            local_domains=names.local_domains,
-        )
-        self._passive = PassiveDns(ttl=names.dns_ttl, size=names.dns_size, identity=self._devices.identity)
-        self._reverse = ReverseDns(
-            resolvers=names.resolvers,
-            workers=names.ptr_workers,
-            waiting=names.ptr_queue,
-            rate=names.ptr_rate,
-            timeout=names.ptr_timeout,
-            ttl=names.ptr_ttl,
-            negative_ttl=names.ptr_negative_ttl,
-            retry=names.ptr_retry,
-            size=names.ptr_size,
-        )
-        self._kept = (self._devices.bindings, self._devices.names, self._passive.names, self._reverse.names)
-        self._file = KeptFile(settings.state_file("names.sqlite"))
-        self._users = 0
+    def __init__(self, chosen: Settings, state: State, clock: Clock, left_out: LeftOut) -> None:
+        """Know nothing yet: load() reads what was kept, start() starts the threads."""
+        self._clock = clock
+        self._local_domains = chosen.names.local_domains
+        self._passive = PassiveDns(state, lambda ip: self._devices.identity(ip))
+        moved = self._passive.shares.forget
+        self._devices = Devices(state, chosen.names.devices, self._local_domains, left_out, moved)
+        self._reverse = ReverseDns(state, clock, chosen.names.resolvers)
+        # Of what lines change; whoever only asks does without.
         self._lock = threading.Lock()
-        self._stopping = threading.Event()
-        self._keeper: threading.Thread | None = None
-        self._sites = {"dns": 0, "ptr": 0, "none": 0}
+        self._rarely = health.Rarely()
         self._errors = 0
+        # Return the MAC of the device that has an address, or None.
+        self.mac = self._devices.mac
+        # See to it that the reverse DNS of an address is known soon. device: on whose behalf.
+        self.want = self._reverse.want
+        self.start = self._reverse.start
+        # Waits half a second at most.
+        self.stop = self._reverse.stop
 
-    def start(self) -> None:
-        """Read the caches back and start the threads. Counted: each start() has its stop()."""
+    def load(self) -> None:
+        """Read what was kept. After State.open()."""
+        now = self._clock.now()
         with self._lock:
-            self._users += 1
-            if self._users > 1:
-                return
-            self._file.open()
-            self._file.load(self._kept)
-            self._devices.refresh()
-            self._devices.names.remove(self._devices.left_out)
-            self._passive.forget(self._devices.left_out)
-            self._stopping.clear()
-            self._keeper = threading.Thread(target=self._keep, name="wrtflow-names", daemon=True)
-            self._keeper.start()
-            self._reverse.start()
-            health.register("names", self.stats)
+            self._devices.load(now)
+            self._passive.load(now)
+            self._reverse.load(now)
 
-    def stop(self) -> None:
-        """With the last user gone: end the threads and write the caches."""
-        with self._lock:
-            if self._users == 0:
-                return
-            self._users -= 1
-            if self._users > 0:
-                return
-            self._stopping.set()
-            self._reverse.stop()
-            if self._keeper is not None:
-                self._keeper.join()
-                self._keeper = None
-            self._file.save(self._kept)
-            self._file.close()
-
-    def observe_dnsmasq(self, observer: str, program: str, message: str, now: float) -> None:
-        """Take a line of dnsmasq's query log, of its DHCP server or of odhcpd, received at `now`. Never raises."""
+    def observe_dnsmasq(self, router: str, program: str, text: str) -> None:
+        """Take a line of dnsmasq's query log, of its DHCP server or of odhcpd. Never raises."""
         try:
             name = program.partition("[")[0]
-            if name == "dnsmasq":
-                self._passive.observe(observer, message, now)
-            elif name == "dnsmasq-dhcp":
-                self._devices.observe_dnsmasq(message, now)
-            elif name == "odhcpd":
-                self._devices.observe_odhcpd(message, now)
-        except Exception:
-            self._failed("a line of %s", program)
+            with self._lock:
+                if name == "dnsmasq":
+                    self._passive.observe(router, text, self._clock.now())
+                elif name in ("dnsmasq-dhcp", "odhcpd", "wrtflow-net"):
+                    self._devices.observe(text, self._clock.now())
+        except Exception as error:
+            self._errors += 1
+            self._rarely.say(
+                "names", health.ERROR, f"A line about names met a fault of wrtflow: {error!r:.200}"
+            )
 
-    def observe_neighbour(self, observer: str, line: str, now: float) -> None:
-        """Take a line of the router's own script (wrtflow-net), received at `now`. Never raises."""
-        try:
-            self._devices.observe_neighbour(line, now)
-        except Exception:
-            self._failed("a line of %s", observer)
+    def observe_neighbour(self, router: str, text: str) -> None:
+        """Take a line of the router's own script. Never raises."""
+        self.observe_dnsmasq(router, "wrtflow-net", text)
 
-    def want(self, ip: str) -> None:
-        """See to it that the reverse DNS of an address is known soon."""
-        self._reverse.want(ip)
-
-    def site(
-        self, device_ip: str, remote_ip: str, now: float, through: str | None = None
-    ) -> tuple[str | None, str]:
-        """Return the remote's name as the device knew it at `now` (the flow's start), and where it is from.
-
-        dns: the device asked for that name, or the access point that it goes through did for it. ptr: reverse DNS.
-        none: there is no name, or not yet.
-        """
-        name = self._asked_for(device_ip, remote_ip, now)
-        if name is None and through is not None:
-            name = self._asked_for(through, remote_ip, now)
-        source = "dns"
-        if name is None:
-            name = self._reverse.name(remote_ip)
-            source = "ptr" if name is not None else "none"
-        self._sites[source] += 1
-        return name, source
-
-    def _asked_for(self, device_ip: str, remote_ip: str, now: float) -> str | None:
-        owner = self._devices.known[device_ip][0].mac
-        name = self._passive.name(owner, remote_ip, now) if owner is not None else None
+    def asked(self, device_ip: str, remote_ip: str, at: int | None = None) -> str | None:
+        """Return the name that led a device to a remote: the one it asked for last until at (ms, steady; None: now)."""
+        owner = self.mac(device_ip)
+        name = owner and self._passive.name(owner, remote_ip, at)
         # Before its MAC was known, the device was its address.
-        return self._passive.name(device_ip, remote_ip, now) if name is None else name
+        return name or self._passive.name(device_ip, remote_ip, at)
+
+    def reverse(self, ip: str) -> tuple[str | None, str]:
+        """Return an address's name by reverse DNS, and "ptr" where its forward look-up gives the address back.
+
+        (name, "ptr_unconfirmed") where it doesn't; (None, "none") where there is none, or not yet.
+        """
+        name, confirmed = self._reverse.name(ip)
+        return name, "none" if name is None else "ptr" if confirmed else "ptr_unconfirmed"
 
     def device(self, ip: str) -> Device:
-        """Return what is known of a device at home; without a name of its own it has that of its reverse DNS."""
-        device = self._devices.known[ip][0]
+        """Return what is known of a device at home; without a name of its own it has that of its reverse DNS.
+
+        Confirmed or not: the house's own resolver tells it, and often knows no way forward ("camera" without a domain).
+        """
+        device = self._devices.device(ip)
         if device.name is None:
-            name = self._reverse.name(ip)
+            name, _ = self._reverse.name(ip)
+            self._reverse.want(ip, "home")
             if name is not None:
-                return Device(without(name, self.settings.names.local_domains), device.mac)
-            self._reverse.want(ip)
+                return Device(without(name, self._local_domains), device.mac)
         return device
 
-    def stats(self) -> dict[str, int | float]:
+    def addresses(self, mac: str) -> list[str]:
+        """Return the addresses that a MAC has."""
+        return list(self._devices.shares.owners.get(mac, ()))
+
+    def refresh(self) -> None:
+        """Let go of what has grown too old."""
+        now = self._clock.now()
+        with self._lock:
+            self._devices.refresh(now)
+            self._passive.refresh(now)
+        self._reverse.refresh(now)
+
+    def stats(self) -> dict[str, int]:
         """Return the counters since the start, and the present sizes, for the health record."""
-        devices, passive, reverse = self._devices, self._passive, self._reverse
+        counts = Counter(dict.fromkeys(_COUNTED.split(), 0))
+        for part in (self._passive, self._reverse, self._devices):
+            counts.update(part.counts)
         return {
-            "sites_dns": self._sites["dns"],
-            "sites_ptr": self._sites["ptr"],
-            "sites_none": self._sites["none"],
-            "dns_queries": passive.queries,
-            "dns_answers": passive.answers,
-            "dns_kept": len(passive.names),
-            "ptr_waiting": reverse.waiting,
-            "ptr_asked": reverse.asked,
-            "ptr_found": reverse.found,
-            "ptr_none": reverse.none,
-            "ptr_failed": reverse.failed,
-            "ptr_dropped": reverse.dropped,
-            "ptr_kept": len(reverse.names),
-            "devices_addresses": len(devices.bindings),
-            "devices_known": len(devices.names),
-            "names_invalid": passive.invalid + reverse.invalid + devices.invalid,
-            "file_errors": self._file.errors,
-            "file_set_aside": self._file.set_aside,
+            **counts,
             "errors": self._errors,
+            "dns_kept": len(self._passive.records),
+            "ptr_waiting": self._reverse.waiting,
+            "ptr_kept": len(self._reverse.names),
+            "devices_known": len(self._devices.owners),
+            "addresses_known": len(self._devices.addresses),
         }
-
-    def _keep(self) -> None:
-        while not self._stopping.wait(self.settings.names.save_every):
-            self._devices.refresh()
-            self._file.save(self._kept)
-
-    def _address_moved(self, ip: str) -> None:
-        self._passive.forget(ip.__eq__)
-
-    def _failed(self, what: str, of: str) -> None:
-        self._errors += 1
-        _log.warning(what, of, exc_info=True)
-
-
-_shared: Names | None = None
-_shared_lock = threading.Lock()
-
-
-def shared(settings: settings_.Settings) -> Names:
-    """Return the one instance of this process; another one when the settings are others than before.
-
-    It outlives syslog-ng's reload, which makes new parser objects.
-    """
-    global _shared
-    with _shared_lock:
-        if _shared is None or _shared.settings != settings:
-            _shared = Names(settings)
-        return _shared

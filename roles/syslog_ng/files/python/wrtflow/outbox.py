@@ -1,23 +1,20 @@
 """The way of finished documents into syslog-ng's disk buffer: those of a moment go together, as one message.
 
-Document by document the buffer, its thread and the hand-over to Python would cost as much as all that comes before.
-The first document goes at once; what is finished in the pause after it follows together. Until then it is in memory
-alone: a stop and a reload wait for it, a kill -9 loses it.
+Sent one by one, delivery would cost as much CPU as everything before it. The first document goes at once; what is
+finished in the pause after it follows together. Until then it is in memory alone: a stop and a reload wait for it, a
+kill -9 loses it.
 """
 
 from __future__ import annotations
 
-import contextlib
-import mmap
-import os
+import collections
 import queue
-import struct
 import threading
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterable
 
 from wrtflow import health
+from wrtflow.state import State
 
 # Seconds in which documents gather.
 _PAUSE = 0.05
@@ -25,119 +22,72 @@ _PAUSE = 0.05
 # Documents of a message. Few, against the smallest buffer (1 MiB): what finds no room is dropped as a whole.
 TOGETHER = 100
 
-# Bytes of room in the buffer as long as which no message is dropped.
+# While this many bytes of the buffer are free, no message is dropped.
 _ROOM = 1 << 20
 
-# Tally.report().
-_NUMBERS = struct.Struct("=3Q")
 
+class Numbers:
+    """The store's counters by name. With a state they outlive a restart: after a kill -9, but for the last second."""
 
-class Tally:
-    """How many documents the disk buffer holds and has refused: syslog-ng counts messages.
-
-    The file has the numbers at any time: they outlive a restart, and a kill -9 all but exactly.
-    """
-
-    def __init__(self, file: Path) -> None:
-        """Go on with the numbers in the file; OSError where it can't be used."""
-        before = read(file)
-        self.waiting = before.get("waiting", 0)
-        self.dropped = 0
-        self._dropped_before = before.get("dropped_ever", 0)
+    def __init__(self, state: State | None = None) -> None:
+        """Count from 0; load() adds what was counted before."""
+        self._counts: collections.Counter[str] = collections.Counter()
         self._lock = threading.Lock()
-        # Mapped: a system call would let go of Python's lock, and to get it back costs more than the call.
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
-        try:
-            # Written, not only made longer: a page without a block on a full disk would end the process.
-            os.pwrite(descriptor, _NUMBERS.pack(*self.report().values()), 0)
-            os.ftruncate(descriptor, _NUMBERS.size)
-            self._map = mmap.mmap(descriptor, _NUMBERS.size)
-        finally:
-            os.close(descriptor)
-        # What syslog-ng said last: messages dropped, and room. And documents of the messages since.
-        self._messages_dropped = 0
-        self._room = 0
-        self._unsure: list[int] = []
-        self._asks_again = 0.0
+        self._table = state.table("store", self._rows) if state else None
 
-    def post(self, post: Callable[[str], None], text: str, count: int) -> None:
-        """Post a message of so many documents. Counted before: if a kill -9 comes between, it is found out."""
-        self._change(waiting=count)
-        post(text)
-        # A character takes four bytes at most.
-        self._room -= 4 * len(text) + 4096
-        if self._room < _ROOM:
-            self._unsure.append(count)
-            if time.monotonic() >= self._asks_again:
-                self._look()
+    def load(self) -> None:
+        """Go on counting from what the state has."""
+        if self._table:
+            for name, count in self._table.load(_row):
+                self.add(name, count)
 
-    def settled(self, count: int) -> None:
-        """Documents have left the buffer."""
-        self._change(waiting=-count)
-
-    def empty(self) -> None:
-        """There is nothing in the buffer, whatever the numbers say (after a kill -9)."""
-        if self.waiting:
-            self._change(waiting=-self.waiting)
-
-    def report(self) -> dict[str, int]:
-        """Return the numbers. dropped counts from syslog-ng's start on, dropped_ever from the first."""
-        return {
-            "waiting": self.waiting,
-            "dropped": self.dropped,
-            "dropped_ever": self._dropped_before + self.dropped,
-        }
-
-    def _look(self) -> None:
-        """Ask syslog-ng whether the last messages were dropped. It drops none while there is room."""
-        said = health.queue()
-        if not said.keys() >= {"dropped", "bytes", "capacity"}:
-            # To wait for its answer with each message would hold up the documents.
-            self._asks_again = time.monotonic() + 1
-            return
-        messages = said["dropped"] - self._messages_dropped
-        if messages > 0:
-            count = sum(self._unsure[-messages:])
-            self._change(waiting=-count, dropped=count)
-        self._messages_dropped = said["dropped"]
-        self._room = said["capacity"] - said["bytes"]
-        self._unsure = []
-
-    def _change(self, waiting: int, dropped: int = 0) -> None:
+    def add(self, name: str, count: int = 1) -> None:
+        """Count. No number becomes less than 0."""
         with self._lock:
-            self.waiting = max(0, self.waiting + waiting)
-            self.dropped += dropped
-            _NUMBERS.pack_into(self._map, 0, *self.report().values())
+            self._counts[name] = number = max(0, self._counts[name] + count)
+        if self._table:
+            self._table.put(name, number)
+
+    def __getitem__(self, name: str) -> int:
+        """Return one number."""
+        return self._counts[name]
+
+    def under(self, prefix: str) -> dict[str, int]:
+        """Return the numbers whose names begin so, by the rest of their names."""
+        return {name.removeprefix(prefix): count for name, count in self._rows() if name.startswith(prefix)}
+
+    def _rows(self) -> Iterable[tuple[str, int]]:
+        with self._lock:
+            return list(self._counts.items())
 
 
-_tallies: dict[Path, Tally] = {}
-
-
-def tally(file: Path) -> Tally:
-    """Return this process's only tally of the file. It outlives a reload, as syslog-ng's own numbers do."""
-    if file not in _tallies:
-        _tallies[file] = Tally(file)
-    return _tallies[file]
-
-
-def read(file: Path) -> dict[str, int]:
-    """Return the numbers in a tally's file; empty where there are none."""
-    try:
-        return dict(
-            zip(("waiting", "dropped", "dropped_ever"), _NUMBERS.unpack(file.read_bytes()), strict=True)
-        )
-    except (OSError, struct.error):
-        return {}
+def _row(name: str, count: object) -> tuple[str, int]:
+    if type(count) is not int or not 0 <= count < 1 << 63:
+        raise ValueError(count)
+    return name, count
 
 
 class Outbox:
-    """Takes documents from any thread, and hands them on in one."""
+    """Takes documents from any thread, hands them on in one, and counts those in the disk buffer.
 
-    def __init__(self, counted: Tally, together: int = TOGETHER) -> None:
-        """Counted: where the documents are counted from now on; together: how many a message has at most."""
-        self._tally = counted
-        self._together = min(together, TOGETHER)
+    syslog-ng counts messages, and what it drops since its start; here documents are counted.
+    """
+
+    def __init__(self, state: State | None = None, before: Outbox | None = None) -> None:
+        """before: the outbox that this one replaces, in the same process."""
+        self.numbers = Numbers(state)
         self._documents: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self.dropped: int = before.dropped if before else 0
+        # What syslog-ng said last: messages dropped, and room. And documents of the messages since.
+        self._messages_dropped: int = before._messages_dropped if before else 0
+        self._room = 0
+        self._unsure: list[int] = []
+        self._asks_again = 0.0
+        self._rarely: health.Rarely = before._rarely if before else health.Rarely()
+
+    def load(self) -> None:
+        """Go on counting from what the state has."""
+        self.numbers.load()
 
     def put(self, index: str, identity: str, document: str) -> None:
         """Take a document. It becomes the two lines that _bulk wants."""
@@ -152,13 +102,67 @@ class Outbox:
         going = True
         while going:
             taken = [self._documents.get()]
-            with contextlib.suppress(queue.Empty):
-                while True:
-                    taken.append(self._documents.get_nowait())
+            while not self._documents.empty():
+                taken.append(self._documents.get())
             going = None not in taken
             documents = [document for document in taken if document is not None]
-            for begin in range(0, len(documents), self._together):
-                together = documents[begin : begin + self._together]
-                self._tally.post(post, "\n".join(together), len(together))
+            for begin in range(0, len(documents), TOGETHER):
+                together = documents[begin : begin + TOGETHER]
+                self._post(post, "\n".join(together), len(together))
             if going:
                 time.sleep(_PAUSE)
+
+    def report(self, in_hand: bool = False) -> health.Report:
+        """Return the disk buffer's numbers for the health record; none where syslog-ng does not answer.
+
+        in_hand: documents have left the buffer that are not settled. waiting, dropped (since syslog-ng's start) and
+        dropped_ever: documents; bytes and capacity: of the buffer's file.
+        """
+        before = self.numbers["waiting"]
+        said = health.queue()
+        if not said:
+            return {}
+        if said.get("waiting") == 0 and not in_hand and self.numbers["waiting"] == before:
+            # Whatever was counted: after a kill -9 it may be wrong.
+            self.numbers.add("waiting", -before)
+        if self.dropped:
+            self._rarely.say(
+                "dropped",
+                health.ERROR,
+                f"The disk buffer is full: {self.dropped} documents have been dropped since syslog-ng's start.",
+            )
+        return {
+            **said,
+            # Each message has at least one document.
+            "waiting": max(said.get("waiting", 0), self.numbers["waiting"]),
+            "dropped": self.dropped,
+            "dropped_ever": self.numbers["dropped"],
+        }
+
+    def _post(self, post: Callable[[str], None], text: str, count: int) -> None:
+        # Counted before: else it could leave before it was there.
+        self.numbers.add("waiting", count)
+        post(text)
+        # A character takes four bytes at most.
+        self._room -= 4 * len(text) + 4096
+        if self._room < _ROOM:
+            self._unsure.append(count)
+            if time.monotonic() >= self._asks_again:
+                self._look()
+
+    def _look(self) -> None:
+        """Ask syslog-ng whether the last messages were dropped."""
+        said = health.queue()
+        if not said.keys() >= {"dropped", "bytes", "capacity"}:
+            # To wait for its answer with each message would hold up the documents.
+            self._asks_again = time.monotonic() + 1
+            return
+        messages = said["dropped"] - self._messages_dropped
+        if messages > 0:
+            count = sum(self._unsure[-messages:])
+            self.dropped += count
+            self.numbers.add("waiting", -count)
+            self.numbers.add("dropped", count)
+        self._messages_dropped = said["dropped"]
+        self._room = said["capacity"] - said["bytes"]
+        self._unsure = []

@@ -1,21 +1,31 @@
-"""The classes that syslog-ng's configuration names, and nothing but the way between its messages and Core.
+"""The classes that syslog-ng's configuration names, and nothing but the way between its messages and Collector.
 
-Names on a message: flow.opened (NEW), flow.closed (the DESTROY's line or JSON object), flow.lost (start and NEW line
-of a flow whose DESTROY will not come), place.source and place.destination (to be looked up); MESSAGE is the flow's key.
-Finished documents leave by core.outbox and come back as messages of their own: wrtflow.documents.
+20, 30 and 40 run one after another for each message, all messages on one thread (10-source.conf): a flow is handed on
+as an object, not written onto the message. Finished documents come back as messages of their own: wrtflow.documents.
 """
 
 from __future__ import annotations
 
-import threading
 import typing
 
-from wrtflow import core as cores
-from wrtflow import flow, health, settings
+from wrtflow import collector as collectors
+from wrtflow import health, settings, store
+from wrtflow.correlate import Ended, Event
+from wrtflow.spool import Spool
 
 try:
-    from syslogng import LogMessage, LogParser, LogSource  # type: ignore[import-not-found,unused-ignore]
+    from syslogng import (  # type: ignore[import-not-found,unused-ignore]
+        LogDestination,
+        LogMessage,
+        LogParser,
+        LogSource,
+    )
 except ImportError:  # outside syslog-ng: the tests
+
+    class LogDestination:  # type: ignore[no-redef]
+        """Stands in for syslog-ng's class."""
+
+        SUCCESS, QUEUED, NOT_CONNECTED = 3, 4, 5
 
     class LogParser:  # type: ignore[no-redef]
         """Stands in for syslog-ng's class."""
@@ -28,155 +38,86 @@ except ImportError:  # outside syslog-ng: the tests
 Message = typing.Any
 
 
-_lock = threading.Lock()
-_users = 0
-_core: cores.Core | None = None
+class _Part:
+    """What every class has in common: the one Collector."""
 
-
-def _start() -> cores.Core:
-    """Return the one Core, started. Counted: each has its _stop()."""
-    global _users, _core
-    with _lock:
-        loaded = settings.load()
-        if _core is None or (_users == 0 and _core.settings != loaded):
-            _core = cores.Core(loaded, _core)
-        if _users == 0:
-            _core.start()
-        # The databases may be new ones.
-        _core.places.clear()
-        _users += 1
-        return _core
-
-
-def _stop() -> None:
-    global _users
-    with _lock:
-        _users -= 1
-        if _users == 0 and _core is not None:
-            _core.stop()
-
-
-class _Parser(LogParser):  # type: ignore[misc]
-    core: cores.Core
+    collector: collectors.Collector
 
     def init(self, options: dict[str, typing.Any]) -> bool:
+        """Start the collector; syslog-ng does not start with settings that can't be used."""
         try:
-            self.core = _start()
-        except (settings.SettingsError, ValueError) as error:
+            self.collector = collectors.start()
+        except settings.SettingsError as error:
             health.say(health.ERROR, f"the settings can't be used: {error}")
             return False
         return True
 
     def deinit(self) -> None:
-        _stop()
+        """Stop the collector, when this is its last part."""
+        if self.__dict__.pop("collector", None) is not None:
+            collectors.stop()
 
 
-class Line(_Parser):
-    """Reads a router's line. Only flows pass."""
+class _Hand:
+    """What the parser before has handed on."""
+
+    __slots__ = ("ended", "event")
+
+    event: Event
+    ended: list[Ended]
+
+
+_hand = _Hand()
+
+
+class Parse(_Part, LogParser):  # type: ignore[misc]
+    """20: reads a router's line. Only flow events pass."""
 
     def parse(self, message: Message) -> bool:
-        """Make the message a flow event, cut down to its key where grouping-by() will hold it."""
-        text = message["MESSAGE"].decode("utf-8", "replace")
-        sender = message["SOURCEIP"].decode()
-        core = self.core
-        try:
-            found = core.line(text, sender)
-        except flow.Refused as why:
-            core.refuse(sender, why, text)
+        """Take the message's line."""
+        event = self.read(message["MESSAGE"].decode("utf-8", "replace"), message["SOURCEIP"].decode())
+        if event is None:
             return False
-        if found is None:
-            return False
-        key, event = found
-        # The memory of an open flow is this message: in place of the line, the key needs no more room.
-        message["MESSAGE"] = key
-        if event.event == "NEW":
-            message["flow.opened"] = cores.opening(core.opened(key, text), event.stamp)
-        else:
-            message["flow.closed"] = text
+        _hand.event = event
         return True
 
-
-class Json(_Parser):
-    """Reads an object of ulogd's JSON output. Only ends of flows pass."""
-
-    def parse(self, message: Message) -> bool:
-        """Make the message a flow that is ready for its document: there is nothing to correlate."""
-        text = message["MESSAGE"].decode("utf-8", "replace")
-        sender = message["SOURCEIP"].decode()
-        try:
-            found = self.core.object(text, sender)
-        except flow.Refused as why:
-            self.core.refuse(sender, why, text)
-            return False
-        if found is None or found[1].event != "DESTROY":
-            return False
-        message["MESSAGE"] = found[0]
-        message["flow.closed"] = text
-        return True
+    def read(self, text: str, sender: str) -> Event | None:
+        """Read a line."""
+        return self.collector.line(text, sender)
 
 
-class Document(_Parser):
-    """Makes the document of an ended flow. What passes are flows whose addresses have to be placed first."""
+class ParseJson(Parse):
+    """20: reads an object of ulogd's JSON output."""
 
-    placed = False
+    def read(self, text: str, sender: str) -> Event | None:
+        """Read an object."""
+        return self.collector.object(text, sender)
+
+
+class Correlate(_Part, LogParser):  # type: ignore[misc]
+    """30: NEW and DESTROY become one. Only ended flows pass."""
 
     def parse(self, message: Message) -> bool:
-        """Put the document into the outbox, or place.source and place.destination on the message."""
-        key, opened = message["MESSAGE"].decode(), message.get("flow.opened", b"").decode()
-        closed = message.get("flow.closed", b"").decode()
-        get = (lambda name: message.get(name, b"").decode("utf-8", "replace")) if self.placed else None
-        try:
-            if closed:
-                self.core.finished(key, closed, opened, get)
-            else:
-                start, _, line = message["flow.lost"].decode().partition(" ")
-                self.core.lost(key, int(start), line, opened, get)
-        except cores.Unplaced as unplaced:
-            message["place.source"], message["place.destination"] = unplaced.args
-            return True
+        """Take the event in hand."""
+        _hand.ended = self.collector.correlated(_hand.event)
+        return bool(_hand.ended)
+
+
+class Enrich(_Part, LogParser):  # type: ignore[misc]
+    """40: makes documents. Nothing passes: they leave by the source Documents."""
+
+    def parse(self, message: Message) -> bool:
+        """Take the flows in hand."""
+        self.collector.enriched(_hand.ended)
         return False
 
 
-class PlacedDocument(Document):
-    """Makes the document with what geoip2() has found."""
-
-    placed = True
-
-
-class _Source(LogSource):  # type: ignore[misc]
-    core: cores.Core
-
-    def init(self, options: dict[str, typing.Any]) -> bool:
-        self.core = _start()
-        return True
-
-    def deinit(self) -> None:
-        _stop()
-
-
-class Endings(_Source):
-    """Flows whose DESTROY will not come. They go through grouping-by(), which lets go of them, to their documents."""
-
-    def run(self) -> None:
-        """Post endings until request_exit()."""
-        while (lost := self.core.endings.get()) is not None:
-            message = LogMessage(lost.key)
-            message["flow.lost"] = f"{lost.start} {lost.line}"
-            self.post_message(message)
-        # Nobody makes documents any more: syslog-ng reads no lines once it asks its sources to exit.
-        self.core.outbox.stop()
-
-    def request_exit(self) -> None:
-        """Make run() return."""
-        self.core.endings.put(None)
-
-
-class Documents(_Source):
+class Documents(_Part, LogSource):  # type: ignore[misc]
     """Finished documents, those of a moment in one message."""
 
     def run(self) -> None:
-        """Post documents until Endings.run() has returned, whose documents are the last."""
-        self.core.outbox.run(self._post)
+        """Post documents until request_exit()."""
+        self.collector.outbox.run(self._post)
 
     def _post(self, text: str) -> None:
         message = LogMessage()
@@ -184,4 +125,39 @@ class Documents(_Source):
         self.post_message(message)
 
     def request_exit(self) -> None:
-        """Nothing to do: see run()."""
+        """Make run() return. syslog-ng reads no lines any more: these documents are the last."""
+        self.collector.finish()
+
+
+class Elasticsearch(_Part, LogDestination):  # type: ignore[misc]
+    """90: documents out of the disk buffer go to Elasticsearch. syslog-ng calls it from one thread."""
+
+    store: store.Store
+
+    def init(self, options: dict[str, typing.Any]) -> bool:
+        """Make the store. Called again when syslog-ng reloads."""
+        if not super().init(options):
+            return False
+        chosen, outbox = self.collector.settings, self.collector.outbox
+        self.store = store.Store(chosen.delivery, Spool(chosen.state_file("refused")), outbox.numbers)
+        health.register("delivery", self.store.report)
+        health.register("queue", lambda: outbox.report(self.store.size > 0))
+        health.start(chosen.state_file("health.json"))
+        return True
+
+    def open(self) -> bool:
+        """Whether it makes sense to give documents. syslog-ng asks every second while they wait."""
+        return self.store.due()
+
+    def close(self) -> None:
+        """End the connection, when syslog-ng stops or documents have to wait."""
+        self.store.close()
+
+    def send(self, message: Message) -> int:
+        """Take one message into the batch, and settle it when it fills a request."""
+        full = self.store.add(message.get("wrtflow.documents", b""))
+        return self.flush() if full else typing.cast("int", self.QUEUED)
+
+    def flush(self) -> int:
+        """Settle the batch; NOT_CONNECTED makes syslog-ng keep it and ask open() again."""
+        return typing.cast("int", self.SUCCESS if self.store.flush() else self.NOT_CONNECTED)

@@ -6,35 +6,36 @@ With log-queries=extra (OpenWrt's logqueries) each line names the query and the 
     3 10.77.0.20/40686 reply news.example is <CNAME>
     3 10.77.0.20/40686 reply edge.cdn.example is 198.18.3.80
 
-so that 198.18.3.80 is news.example to 10.77.0.20. Plain log-queries lacks the first two words; there an
-answer belongs to whoever asked for its name in the last seconds.
+so that 198.18.3.80 is news.example to 10.77.0.20.
 """
 
 from __future__ import annotations
 
-import threading
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
 
-from cachetools import FIFOCache
+from wrtflow.shares import Shares
+from wrtflow.state import State
+from wrtflow.wellformed import LONGEST, address, hostname
 
-from .kept import Kept
-from .wellformed import address, hostname
-
-# (name, when first and when last asked for).
-Record = tuple[str, float, float]
+# ms that a name counts after it was last asked for.
+DNS_TTL = 86_400_000
+# Pairs of device and address, of one device and of all.
+DNS_OF_DEVICE = 5_000
+DNS_SIZE = 50_000
+# ms. Where all is full, a device that asked for nothing for so long makes room.
+LATELY = 3_600_000
 # What an address was to a device, newest first: an old flow has the name of its own time.
-NAMES_PER_ADDRESS = 3
-
-# A line longer than this is no line of dnsmasq's (two names of 255 and little else).
-LONGEST = 1024
-# How many open queries of a router are remembered, and how many routers.
-OPEN_QUERIES = 4096
-OBSERVERS = 64
-# How many may wait for one answer, and how many addresses of one answer are remembered for those who wait.
+NAMES_PER_ADDRESS = 8
+# Routers, and queries that may still be answered: of one router, and of one device there.
+ROUTERS = 64
+QUERIES = 20_000
+OPEN_QUERIES = 150
+# ms that an answer may take: no query is forgotten sooner in favour of another device's.
+ANSWERED = 10_000
+# Addresses of one answer that are remembered for those who wait for the same.
 WAITING = 64
-# The plain format: seconds that an answer may take.
-ANSWERED_WITHIN = 10.0
 
 _QUERIES = frozenset(("query[A]", "query[AAAA]"))
 _PROTOCOLS = frozenset(("UDP", "TCP"))
@@ -43,47 +44,63 @@ _ROUTER_ITSELF = frozenset(("127.0.0.1", "::1"))
 _NOWHERE = frozenset(("0.0.0.0", "::"))
 _HEX = frozenset("0123456789abcdef:")
 
+# (name, when first and when last asked for: ms, steady).
+Record = tuple[str, int, int]
+
 
 class _Router:
-    """What the last lines of one router said."""
+    """The last queries that one router told."""
 
-    def __init__(self) -> None:
+    def __init__(self, counts: Counter[str]) -> None:
         # "id client/port" -> (name, device) of the queries that may still be answered.
-        self.queries: FIFOCache[str, tuple[str, str]] = FIFOCache(OPEN_QUERIES)
+        self.queries: dict[str, tuple[str, str]] = {}
+        forget = self.queries.__delitem__
+        self.shares = Shares(QUERIES, OPEN_QUERIES, ANSWERED, ANSWERED, forget, counts, "dns_queries")
         # The last answer: a query that waited for the same one only gets the word "duplicate".
         self.answered = ("", "")
         self.addresses: list[str] = []
-        # The plain format: name -> {device: when it asked}, the last query, and the chain of aliases under way.
-        self.asked: FIFOCache[str, dict[str, float]] = FIFOCache(OPEN_QUERIES)
-        self.latest = ("", "")
-        self.alias: str | None = None
-        self.alias_of: str | None = None
 
 
 class PassiveDns:
     """Names by device and address. observe() costs a few microseconds and takes any text."""
 
-    def __init__(self, *, ttl: float, size: int, identity: Callable[[str], str] = str) -> None:
-        """Remember `size` pairs of device and address for `ttl` s; `identity` makes a device of an address.
-
-        A device "" is not listened to.
-        """
-        self._ttl = ttl
+    def __init__(self, state: State, identity: Callable[[str], str]) -> None:
+        """identity makes a device of an address; a device "" is not listened to."""
         self._identity = identity
-        self._lock = threading.Lock()
-        self._routers: FIFOCache[str, _Router] = FIFOCache(OBSERVERS)
-        # "device address" -> records: one string costs less memory than a pair.
-        self.names: Kept[tuple[Record, ...]] = Kept("dns", size, _records)
-        self.queries = 0
-        self.answers = 0
-        self.invalid = 0
+        # By device and address.
+        self.records: dict[tuple[str, str], tuple[Record, ...]] = {}
+        # Replaced and refused are queries whose answers won't be understood, and pairs of device and address.
+        self.counts: Counter[str] = Counter()
+        self.shares = Shares(DNS_SIZE, DNS_OF_DEVICE, DNS_TTL, LATELY, self._dropped, self.counts, "dns")
+        self._table = state.table("asked", self._dump)
+        self._routers = defaultdict[str, _Router](lambda: _Router(self.counts))
+        forget = self._routers.__delitem__
+        self._heard = Shares(ROUTERS, 1, ANSWERED, ANSWERED, forget, self.counts, "dns_queries")
+        # What was asked for before this (ms, steady) is too old to count now.
+        self._oldest = 0
 
-    def observe(self, observer: str, message: str, now: float) -> None:
-        """Take a line of dnsmasq's (without the program's name), received at `now`."""
-        if len(message) > LONGEST:
-            self.invalid += 1
+    def load(self, now: int) -> None:
+        """Read what was kept, but of devices that are left out."""
+
+        def decode(key: str, row: Any) -> tuple[str, str, tuple[Record, ...]]:
+            device, remote = key.split(" ")
+            # What a wrong clock told to be still to come was asked for before now.
+            records = [(str(name), min(int(first), now), min(int(last), now)) for name, first, last in row]
+            if not 0 < len(records) <= NAMES_PER_ADDRESS:
+                raise ValueError(key)
+            return device, remote, tuple(records)
+
+        for device, remote, records in sorted(self._table.load(decode), key=lambda row: row[2][0][2]):
+            left_out = not self._identity(device)
+            if left_out or now - records[0][2] > DNS_TTL or not self._keep(device, remote, records):
+                self._table.delete(f"{device} {remote}")
+
+    def observe(self, router: str, text: str, now: int) -> None:
+        """Take a line of dnsmasq's (without the program's name)."""
+        if len(text) > LONGEST:
+            self.counts["names_invalid"] += 1
             return
-        words = message.split()
+        words = text.split()
         if len(words) > 6:
             if words[0] in _PROTOCOLS:  # log-queries=proto
                 del words[0]
@@ -93,51 +110,57 @@ class PassiveDns:
         if len(words) == 6:
             number, client, verb, name, link, value = words
             if link == "is":
-                self._answer(observer, f"{number} {client}", name, value, now)
+                self._answer(router, f"{number} {client}", name, value, now)
             elif link == "from" and verb in _QUERIES:
-                self._query(observer, f"{number} {client}", name, value)
-        elif len(words) == 4:
-            verb, name, link, value = words
-            if link == "is":
-                self._plain_answer(observer, verb, name, value, now)
-            elif link == "from" and verb in _QUERIES:
-                self._plain_query(observer, name, value, now)
+                self._query(router, f"{number} {client}", name, value, now)
 
-    def name(self, device: str, remote: str, at: float) -> str | None:
-        """Return the name that the device had asked for when it connected to the address."""
-        records = self.names.get(f"{device} {remote}")
-        if records is None:
-            return None
-        # All are younger than the flow only where two clocks differ: then the oldest is the best guess.
-        name, _, last = records[-1]
-        for record in records:
-            if record[1] <= at:
-                name, _, last = record
-                break
-        return name if at - last <= self._ttl else None
+    def name(self, device: str, remote: str, at: int | None) -> str | None:
+        """Return the name that the device asked for last before `at` (None: now) and that led to the address."""
+        records = self.records.get((device, remote), ())
+        if at is None:
+            return records[0][0] if records and records[0][2] >= self._oldest else None
+        for name, first, last in records:
+            if first <= at:
+                return name if at - last <= DNS_TTL else None
+        return None
 
-    def forget(self, chosen: Callable[[str], bool]) -> None:
-        """Forget what some devices asked for."""
-        self.names.remove(lambda key: chosen(key.partition(" ")[0]))
+    def refresh(self, now: int) -> None:
+        """Let go of devices that asked for nothing as long as a name counts."""
+        self._oldest = now - DNS_TTL
+        self.shares.refresh(now)
 
-    def _query(self, observer: str, query: str, name: str, client: str) -> None:
-        asked = self._asked(name, client)
-        if asked is not None:
-            with self._lock:
-                self._router(observer).queries[query] = asked
+    def _query(self, observer: str, query: str, name: str, client: str, now: int) -> None:
+        if client in _ROUTER_ITSELF:
+            return
+        asked, ip = hostname(name), address(client)
+        if asked is None or ip is None:
+            self.counts["names_invalid"] += 1
+            return
+        device = self._identity(ip)
+        if not device:
+            return
+        self.counts["dns_queries"] += 1
+        if not self._heard.put(observer, observer, now):
+            return
+        router = self._routers[observer]
+        before = router.queries.get(query)
+        if before is not None and before[1] != device:
+            router.shares.drop(before[1], query)
+        if router.shares.put(device, query, now):
+            router.queries[query] = asked, device
 
-    def _answer(self, observer: str, query: str, name: str, value: str, now: float) -> None:
+    def _answer(self, observer: str, query: str, name: str, value: str, now: int) -> None:
         router = self._routers.get(observer)
         asked = router.queries.get(query) if router is not None else None
         if router is None or asked is None:
             return
         if value == "duplicate" and name == "query":
             # It follows the answer that it is a duplicate of.
-            remotes = router.addresses if router.answered[0] == asked[0] else []
-            for remote in remotes:
+            for remote in router.addresses if router.answered[0] == asked[0] else ():
                 self._record(asked, remote, now)
             return
-        answer = _remote(value)
+        # Nor is <CNAME>, NXDOMAIN, NODATA … an address.
+        answer = address(value) if value[0] in _HEX and value not in _NOWHERE else None
         if answer is None:
             return
         if router.answered is not asked:
@@ -146,86 +169,33 @@ class PassiveDns:
             router.addresses.append(answer)
         self._record(asked, answer, now)
 
-    def _plain_query(self, observer: str, name: str, client: str, now: float) -> None:
-        asked = self._asked(name, client)
-        if asked is None:
-            return
-        with self._lock:
-            router = self._router(observer)
-            waiting = router.asked.get(asked[0])
-            if waiting is None or len(waiting) >= WAITING:
-                waiting = router.asked[asked[0]] = {}
-            waiting[asked[1]] = now
-            router.latest = asked
-            router.alias = None
-
-    def _plain_answer(self, observer: str, verb: str, name: str, value: str, now: float) -> None:
-        router = self._routers.get(observer)
-        answered = hostname(name)
-        if router is None or answered is None:
-            return
-        asked = answered
-        # After "a is <CNAME>" comes what a is an alias of: one more alias or its addresses, in lines of one name.
-        # A name that was asked for itself is told from that only by its own.
-        if router.alias and router.alias_of in (None, answered) and not router.asked.get(answered):
-            asked = router.alias
-        if value == "<CNAME>":
-            router.alias, router.alias_of = asked, None
-            return
-        answer = _remote(value)
-        if answer is None:
-            router.alias = None
-            return
-        router.alias_of = answered
-        if verb == "reply":
-            for device, when in list(router.asked.get(asked, {}).items()):
-                if now - when <= ANSWERED_WITHIN:
-                    self._record((asked, device), answer, now)
-        elif router.latest[0] == asked:  # cached, config, /etc/hosts: said at once
-            self._record(router.latest, answer, now)
-
-    def _asked(self, name: str, client: str) -> tuple[str, str] | None:
-        """Make (name, device) of a query; None for the router's own and for what is no name or address."""
-        if client in _ROUTER_ITSELF:
-            return None
-        asked, device = hostname(name), address(client)
-        if asked is None or device is None:
-            self.invalid += 1
-            return None
-        owner = self._identity(device)
-        if not owner:
-            return None
-        self.queries += 1
-        return asked, owner
-
-    def _router(self, observer: str) -> _Router:
-        router = self._routers.get(observer)
-        if router is None:
-            router = self._routers[observer] = _Router()
-        return router
-
-    def _record(self, asked: tuple[str, str], remote: str, now: float) -> None:
+    def _record(self, asked: tuple[str, str], remote: str, now: int) -> None:
         name, device = asked
-        self.answers += 1
-        key = f"{device} {remote}"
-        records = self.names.get(key) or ()
+        self.counts["dns_answers"] += 1
+        records = self.records.get((device, remote), ())
+        first = now
         if records and records[0][0] == name:
-            _, first, last = records[0]
+            last = records[0][2]
             # Asked again after a thousandth of its life: not worth a write.
-            if 0 <= now - last < self._ttl / 1000:
+            if now - last < DNS_TTL // 1000:
                 return
-            self.names.put(key, ((name, min(first, now), now), *records[1:]))
-        else:
-            self.names.put(key, ((name, now, now), *records[: NAMES_PER_ADDRESS - 1]))
+            if now - last <= DNS_TTL:
+                first = records[0][1]
+            records = records[1:]
+        records = (name, first, now), *records[: NAMES_PER_ADDRESS - 1]
+        if self._keep(device, remote, records):
+            self._table.put(f"{device} {remote}", records)
 
+    def _keep(self, device: str, remote: str, records: tuple[Record, ...]) -> bool:
+        """Put records into memory. Returns whether there was room."""
+        if not self.shares.put(device, (device, remote), records[0][2]):
+            return False
+        self.records[device, remote] = records
+        return True
 
-def _remote(value: str) -> str | None:
-    """Return the address that an answer gives; None for <CNAME>, NXDOMAIN, NODATA … and for blocked names."""
-    return address(value) if value[0] in _HEX and value not in _NOWHERE else None
+    def _dropped(self, pair: tuple[str, str]) -> None:
+        del self.records[pair]
+        self._table.delete(" ".join(pair))
 
-
-def _records(rows: Any) -> tuple[Record, ...]:
-    records = tuple((str(name), float(first), float(last)) for name, first, last in rows)
-    if not records:
-        raise ValueError("an address without a name")
-    return records
+    def _dump(self) -> list[tuple[str, tuple[Record, ...]]]:
+        return [(" ".join(pair), records) for pair, records in list(self.records.items())]

@@ -7,9 +7,12 @@ import ipaddress
 import json
 import os
 import re
+import shutil
+import threading
 import time
 import typing
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import maxminddb
@@ -17,6 +20,7 @@ import maxminddb
 from wrtflow import health
 from wrtflow.clock import Clock
 from wrtflow.state import State
+from wrtflow.wellformed import spelt
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -43,10 +47,13 @@ _PAUSE = 60_000
 # Addresses remembered. A flood of new ones (a scan) begins the memory again.
 _SIZE = 50_000
 
+# Addresses that a database is tried with.
+_TRIED = 1000
+
 # NAT64 (RFC 6052): the last 32 bits are an IPv4 address.
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_MAPPED = ipaddress.ip_network("::ffff:0:0/96")
 
-_MAC = re.compile(r"[0-9A-Fa-f]{2}(?:[:-]?[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f]{4}(?:\.[0-9A-Fa-f]{4}){2}").fullmatch
 _ADDRESS_OR_MAC = re.compile(r"[0-9A-Fa-f:.-]{2,45}")
 
 
@@ -71,32 +78,36 @@ class LeftOut:
     """The devices of which nothing is stored: by address, network or MAC."""
 
     def __init__(self, items: Iterable[str]) -> None:
-        """Take addresses, networks (CIDR) and MACs in any spelling; ValueError for anything else."""
-        networks = []
-        self._macs: set[str] = set()
-        for item in items:
-            # A MAC only where it is no address: without its dots, 100.100.100.100 could be one.
-            try:
-                networks.append(ipaddress.ip_network(item, strict=False))
-            except ValueError:
-                owner = spelt(item)
-                if owner is None:
-                    raise ValueError(f"{item!r} is no address, network or MAC") from None
-                self._macs.add(owner)
+        """Take addresses and networks (CIDR), and MACs (AA-BB-CC-DD-EE-FF); ValueError for anything else."""
+        found = set(items)
+        self.macs = {item for item in found if spelt(item) == item}
+        networks = [ipaddress.ip_network(item) for item in found - self.macs]
         self._networks = _Networks(networks)
+        # What the texts of a network's addresses have in common.
+        ends = [(str(each[0]), str(each[-1])) for each in networks]
+        self._texts = [os.path.commonprefix(each) for each in ends]  # noqa: RUF071 (texts, no paths)
         # Whether anything is left out at all.
-        self.any = bool(networks or self._macs)
+        self.any = bool(found)
 
     def address(self, ip: str) -> bool:
         """Tell whether an address is left out by itself; its MAC is another question."""
+        if not self.any:
+            return False
         try:
-            return self.any and ipaddress.ip_address(ip) in self._networks
+            address = ipaddress.ip_address(ip)
         except ValueError:
             return False
+        return address in self._networks or _inside(address) in self._networks
 
     def mac(self, mac: str | None) -> bool:
         """Tell whether a MAC (AA-BB-CC-DD-EE-FF) is left out."""
-        return mac in self._macs
+        return mac in self.macs
+
+    def begins(self, text: str) -> bool:
+        """Tell whether a text may be the beginning of what is left out: of an address, or of a MAC."""
+        return any(known.startswith(text) or text.startswith(known) for known in self._texts) or any(
+            mac.startswith(text.upper().replace(":", "-")) for mac in self.macs
+        )
 
     def words(self, text: str) -> Iterator[str]:
         """Go through a text's addresses and MACs, each in its usual spelling."""
@@ -110,12 +121,13 @@ class LeftOut:
                         yield owner
 
 
-def spelt(mac: str) -> str | None:
-    """Return a MAC as AA-BB-CC-DD-EE-FF; None where it is none."""
-    if not _MAC(mac):
-        return None
-    digits = re.sub("[^0-9A-F]", "", mac.upper())
-    return "-".join(digits[at : at + 2] for at in range(0, 12, 2))
+def _inside(address: Address) -> Address:
+    """Return the IPv4 address that an IPv6 address stands for; any other as it is."""
+    if address.version == 4:
+        return address
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address
 
 
 class Networks:
@@ -129,8 +141,11 @@ class Networks:
         self._told: dict[str, dict[Network, int | None]] = {}
         # By router that tells nothing: when it last showed a new address, and its addresses.
         self._shown: dict[str, tuple[int, collections.deque[Network]]] = {}
-        self._table = state.table("networks", lambda: [(name, self._row(name)) for name in list(self._told)])
-        self._rarely = health.Rarely()
+        self._table = state.table(
+            "networks", lambda: [(name, _row(networks)) for name, networks in list(self._told.items())]
+        )
+        # The parsers tell and show, the keeper refreshes.
+        self._lock = threading.Lock()
         self._unite()
 
     def load(self) -> None:
@@ -155,87 +170,96 @@ class Networks:
 
         ValueError where one is none or wider than a house's, or there are too many: none is taken then.
         """
-        now = self._clock.now()
-        told: dict[Network, int | None] = {
-            _narrow(ipaddress.ip_network(text, strict=False)): None for text in networks[: _TOLD + 1]
-        }
-        others = sum(len(items) for name, items in self._told.items() if name != router)
-        if len(told) > _TOLD or others + len(told) > _TOLD_BY_ALL:
-            raise ValueError("too many networks")
-        before = self._told.get(router, {})
-        if {network for network, until in before.items() if until is None} == set(told):
-            return False
-        # Those of before stay for a day, the latest as far as there is room.
-        for network, until in sorted(before.items(), key=lambda item: item[1] or now + _FORMER, reverse=True):
-            if len(told) < _TOLD and (until is None or until > now):
-                told.setdefault(network, now + _FORMER if until is None else until)
-        self._told[router] = told
-        self._shown.pop(router, None)
-        self._table.put(router, self._row(router))
-        self._unite()
-        return True
+        told: dict[Network, int | None] = dict.fromkeys(
+            _narrow(ipaddress.ip_network(text, strict=False)) for text in networks[: _TOLD + 1]
+        )
+        with self._lock:
+            before = self._told.get(router, {})
+            others = sum(map(len, self._told.values())) - len(before)
+            if len(told) > _TOLD or others + len(told) > _TOLD_BY_ALL:
+                raise ValueError("too many networks")
+            if told.keys() == {network for network, until in before.items() if until is None}:
+                return False
+            # Those of before stay for a day, the latest as far as there is room.
+            day = self._clock.now() + _FORMER
+            former = [(until or day, network) for network, until in before.items() if network not in told]
+            former.sort(key=lambda item: item[0], reverse=True)
+            told |= {network: until for until, network in former[: _TOLD - len(told)]}
+            self._shown.pop(router, None)
+            self._put(router, told)
+            self._unite()
+            return True
 
     def shows(self, router: str, address: str) -> bool:
         """Take an address that a router translates home addresses to: it is its own. Returns whether it is new.
 
         A router that tells its networks knows better.
         """
-        if router in self._told or len(self._shown) >= _TOLD_BY_ALL:
+        if router in self._told or (router not in self._shown and len(self._shown) >= _TOLD_BY_ALL):
             return False
-        now = self._clock.now()
-        last, shown = self._shown.get(router, (now, collections.deque[Network](maxlen=_SHOWN)))
-        if len(shown) == _SHOWN and now - last < _PAUSE:
-            return False
-        shown.append(ipaddress.ip_network(address))
-        self._shown[router] = now, shown
-        self._unite()
-        return True
+        with self._lock:
+            now = self._clock.now()
+            last, shown = self._shown.get(router, (now, collections.deque[Network](maxlen=_SHOWN)))
+            if len(shown) == _SHOWN and now - last < _PAUSE:
+                return False
+            shown.append(ipaddress.ip_network(address))
+            self._shown[router] = now, shown
+            self._unite()
+            return True
 
     def refresh(self) -> bool:
         """Let go of networks whose day is over. Returns whether there were any."""
-        if self._next > self._clock.now():
-            return False
         now = self._clock.now()
-        for router, items in list(self._told.items()):
-            kept = {network: until for network, until in items.items() if until is None or until > now}
-            if len(kept) < len(items):
-                self._told[router] = kept
-                self._table.put(router, self._row(router))
-        self._unite()
-        return True
+        if self._next > now:
+            return False
+        with self._lock:
+            for router, items in list(self._told.items()):
+                kept = {network: until for network, until in items.items() if until is None or until > now}
+                self._put(router, kept)
+            self._unite()
+            return True
+
+    def _put(self, router: str, networks: dict[Network, int | None]) -> None:
+        if networks:
+            self._told[router] = networks
+            self._table.put(router, _row(networks))
+        elif self._told.pop(router, None):
+            self._table.delete(router)
 
     def _unite(self) -> None:
-        told = [item for items in list(self._told.values()) for item in items.items()]
-        shown = [network for _, networks in list(self._shown.values()) for network in networks]
-        self._home = _Networks([*self._configured, *(network for network, _ in told), *shown])
-        self._next = min((until for _, until in told if until is not None), default=2**63)
+        told = [network for items in self._told.values() for network in items]
+        shown = [network for _, networks in self._shown.values() for network in networks]
+        self._home = _Networks([*self._configured, *told, *shown])
+        # When the next former one is to go.
+        untils = (until for items in self._told.values() for until in items.values())
+        self._next = min(filter(None, untils), default=2**63)
 
-    def _row(self, router: str) -> list[tuple[str, int | None]]:
-        return [(str(network), until) for network, until in self._told[router].items()]
+
+def _row(networks: dict[Network, int | None]) -> list[tuple[str, int | None]]:
+    return [(str(network), until) for network, until in networks.items()]
 
 
 def _narrow(network: Network) -> Network:
-    if network.prefixlen < _WIDEST[network.version]:
+    # Nor those that all of IPv4 is inside.
+    inside = network.version == 6 and any(network.overlaps(each) for each in (_NAT64, _MAPPED))
+    if network.prefixlen < _WIDEST[network.version] or inside:
         raise ValueError(f"{network} is wider than a house's network (/{_WIDEST[network.version]})")
     return network
 
 
+@dataclass(slots=True, eq=False)
 class Place:
     """One address."""
 
-    __slots__ = ("country", "home", "ip", "json", "left_out", "system", "version")
-
-    def __init__(self, address: Address, home: bool, left_out: bool) -> None:
-        """Take the address as it is, without what the databases say."""
-        self.ip = str(address)
-        self.version = address.version
-        self.home = home
-        self.left_out = left_out
-        self.country: str | None = None
-        # Of the autonomous system.
-        self.system: int | None = None
-        # Members of source or destination: the place and the autonomous system.
-        self.json = ""
+    ip: str
+    version: int
+    home: bool = False
+    left_out: bool = False
+    # What the databases say: the country, and the number of the autonomous system.
+    country: str | None = None
+    system: int | None = None
+    # Members of source or destination: the place and the autonomous system.
+    json: str = ""
 
 
 class Places(dict[str, Place]):
@@ -251,17 +275,13 @@ class Places(dict[str, Place]):
     def __missing__(self, text: str) -> Place:
         """Meet an address."""
         address = ipaddress.ip_address(text)
-        inside: Address = address
-        if address.version == 6:
-            if address.scope_id or address.ipv4_mapped:
-                raise ValueError(f"{text} is no address on the wire")
-            if address in _NAT64:
-                inside = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        left_out = self._left_out.address(str(address)) or self._left_out.address(str(inside))
-        place = Place(address, self._networks.is_home(address), left_out)
+        if address.version == 6 and (address.scope_id or address.ipv4_mapped):
+            raise ValueError(f"{text} is no address on the wire")
+        home, left_out = self._networks.is_home(address), self._left_out.address(text)
+        place = Place(str(address), address.version, home, left_out)
         # Home, link-local and multicast addresses are nowhere.
         if not place.home:
-            self._databases.look_up(place, str(inside))
+            self._databases.look_up(place, str(_inside(address)))
         if len(self) >= _SIZE:
             self.clear()
         self[text] = place
@@ -269,12 +289,16 @@ class Places(dict[str, Place]):
 
 
 class Databases:
-    """GeoLite2-City.mmdb and GeoLite2-ASN.mmdb of a folder. What is missing or damaged leaves addresses without a place."""
+    """GeoLite2-City.mmdb and GeoLite2-ASN.mmdb of a folder.
+
+    One that is missing or damaged leaves addresses without a place.
+    """
 
     def __init__(self, folder: Path) -> None:
         """Name the folder; open() opens them."""
         self._files = [folder / "GeoLite2-City.mmdb", folder / "GeoLite2-ASN.mmdb"]
-        self._open: dict[Path, tuple[tuple[int, int, int], maxminddb.Reader]] = {}
+        # By file: which one it was, when it was built (s since 1970), and its reader.
+        self._open: dict[Path, tuple[tuple[int, int, int], int, maxminddb.Reader]] = {}
         self._rarely = health.Rarely()
         self._faults: dict[Path, str] = {}
 
@@ -285,9 +309,10 @@ class Databases:
                 status = file.stat()
                 version = status.st_ino, status.st_size, status.st_mtime_ns
                 if file not in self._open or self._open[file][0] != version:
-                    self._open[file] = version, _read(file)
+                    self._open[file] = version, *_read(file)
                 self._faults.pop(file, None)
-            except (OSError, ValueError, maxminddb.InvalidDatabaseError) as error:
+            # What a damaged file may raise is nowhere written.
+            except Exception as error:
                 use = "the one before stays in use" if file in self._open else "addresses have no place"
                 self._faults[file] = f"{file} can't be used ({error}): {use}."
                 health.say(health.ERROR, self._faults[file])
@@ -297,7 +322,7 @@ class Databases:
         city, system = (self._get(file, ip) for file in self._files)
         country = _text(city, "country", "iso_code")
         region = _text(city, "subdivisions", 0, "iso_code")
-        latitude, longitude = (_number(city, "location", name) for name in ("latitude", "longitude"))
+        location = [_number(city, "location", name) for name in ("latitude", "longitude")]
         geo = {
             "continent_code": _text(city, "continent", "code"),
             "country_iso_code": country,
@@ -305,9 +330,7 @@ class Databases:
             "region_name": _text(city, "subdivisions", 0, "names", "en"),
             "region_iso_code": f"{country}-{region}" if country and region else None,
             "city_name": _text(city, "city", "names", "en"),
-            "location": None
-            if latitude is None or longitude is None
-            else {"lat": latitude, "lon": longitude},
+            "location": None if None in location else dict(zip(("lat", "lon"), location, strict=True)),
         }
         geo = {name: value for name, value in geo.items() if value}
         number = _number(system, "autonomous_system_number")
@@ -322,8 +345,8 @@ class Databases:
     def report(self) -> dict[str, object]:
         """Return the databases' ages in days, for the health record; not the files', which are the download's."""
         ages: dict[str, object] = {
-            file.stem: round((time.time() - reader.metadata().build_epoch) / 86400, 1)
-            for file, (_, reader) in list(self._open.items())
+            file.stem: round((time.time() - built) / 86400, 1)
+            for file, (_, built, _) in list(self._open.items())
         }
         return ages | ({"fault": " ".join(self._faults.values())} if self._faults else {})
 
@@ -331,23 +354,26 @@ class Databases:
         if file not in self._open:
             return None
         try:
-            return self._open[file][1].get(ip)
-        except (ValueError, maxminddb.InvalidDatabaseError) as error:
+            return self._open[file][2].get(ip)
+        except Exception as error:
             self._rarely.say(file.name, health.ERROR, f"{file} is damaged ({error}): look for a new one.")
             return None
 
 
-def _read(file: Path) -> maxminddb.Reader:
-    """Open a database. Its pages are this process's own: a file that is cut while it is mapped would end the process."""
-    descriptor = os.memfd_create(file.name)
-    try:
-        with file.open("rb") as content:
-            while os.sendfile(descriptor, content.fileno(), None, 1 << 30):
-                pass
-        reader = maxminddb.open_database(f"/proc/self/fd/{descriptor}", maxminddb.MODE_AUTO)
-    finally:
-        os.close(descriptor)
-    return reader
+def _read(file: Path) -> tuple[int, maxminddb.Reader]:
+    """Open a copy of a database in memory: a file that is cut while it is mapped would end the process.
+
+    It is tried by Python first: the C library is 15 times as fast, and ends the process on some damaged files.
+    """
+    with os.fdopen(os.memfd_create(file.name), "wb") as copy, file.open("rb") as content:
+        shutil.copyfileobj(content, copy, 1 << 20)
+        copy.flush()
+        name = f"/proc/self/fd/{copy.fileno()}"
+        with maxminddb.open_database(name, maxminddb.MODE_MMAP) as tried:
+            built = int(tried.metadata().build_epoch)
+            for number in range(0, 1 << 32, (1 << 32) // _TRIED):
+                tried.get(str(ipaddress.IPv4Address(number)))
+        return built, maxminddb.open_database(name, maxminddb.MODE_AUTO)
 
 
 def _text(record: object, *path: str | int) -> str | None:

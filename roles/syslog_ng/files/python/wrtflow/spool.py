@@ -9,14 +9,24 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import json
 import os
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+# Bytes of all files together.
+SIZE = 64 << 20
+
 # A file takes this part of the limit: what is lost at once when the spool is full.
 _FILES = 16
+
+# Seconds to wait for another process that holds the spool.
+_LOCKED = 2.0
+
+# The year 5138, in seconds since 1970.
+_LATEST = 1e11
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,34 +42,36 @@ class Refused:
     document: str
 
 
+_TYPES = [float, str, str, int, str, str, str]
+
+
 class Spool:
     """The files of one directory, together at most limit bytes."""
 
-    def __init__(self, directory: Path, limit: int) -> None:
+    def __init__(self, directory: Path, limit: int = SIZE) -> None:
         """Nothing is made before the first document."""
         self._directory = directory
         self._limit = limit
         self._current: Path | None = None
-        self._lines: dict[str, tuple[int, int]] = {}
+        # Why documents could not be kept the last time; None: they could.
+        self.fault: OSError | None = None
 
     def add(self, documents: Iterable[Refused]) -> int:
-        """Keep the documents. Return how many, of these or of the oldest, had to be dropped.
-
-        OSError: none of these could be kept.
-        """
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        dropped = 0
-        with self._lock():
-            for document in documents:
-                line = json.dumps(dataclasses.asdict(document)).encode() + b"\n"
-                if len(line) > self._limit // _FILES:
-                    dropped += 1
-                    continue
-                dropped += self._make_room(len(line))
-                # Opened each time: another process may have claimed the file.
-                with open(self._file_for(len(line)), "ab", opener=_private) as file:
-                    file.write(line)
-        return dropped
+        """Keep the documents. Return how many were lost: oldest ones for want of room, or these, see fault."""
+        lost = 0
+        lines = [json.dumps(dataclasses.asdict(document)).encode() + b"\n" for document in documents]
+        self.fault = None
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with self._lock():
+                while lines:
+                    lost += self._write(lines[0])
+                    del lines[0]
+        except OSError as error:
+            # What is at the end of the file may be half a line: nothing is written behind it.
+            self._current = None
+            self.fault = error
+        return lost + len(lines)
 
     def documents(self) -> Iterator[Refused]:
         """Go through all that is kept, oldest first."""
@@ -68,57 +80,67 @@ class Spool:
 
     def size(self) -> tuple[int, int]:
         """How much is kept: documents, bytes."""
-        sizes = {path: _bytes(path) for path in self._files()}
-        return sum(self._count(path, size) for path, size in sizes.items()), sum(sizes.values())
+        files = self._files()
+        return sum(map(_count, files, files.values())), sum(files.values())
 
     def claim(self) -> list[Path]:
         """Take away all files there are, for sending again: each is the caller's, to delete when it is through.
 
-        One that isn't deleted stays part of the spool and is among the next claim's.
+        One that isn't deleted stays part of the spool and is among the next claim's. OSError: none could be taken.
         """
         if not self._directory.is_dir():
             return []
         with self._lock():
-            for path in self._directory.glob("*.jsonl"):
+            for path in self._files():
                 path.rename(path.with_suffix(".claimed"))
-        return self._files()
+        return list(self._files())
 
-    def _files(self) -> list[Path]:
-        return sorted(path for path in self._directory.glob("*") if path.suffix in {".jsonl", ".claimed"})
+    def _files(self) -> dict[Path, int]:
+        """Return the files and their bytes, oldest first."""
+        files = {}
+        for path in sorted(self._directory.glob("*.*")):
+            with contextlib.suppress(OSError):
+                if path.suffix in {".jsonl", ".claimed"} and path.is_file():
+                    files[path] = path.stat().st_size
+        return files
 
-    def _file_for(self, size: int) -> Path:
+    def _write(self, line: bytes) -> int:
+        """Append the line. Return how many were lost: the oldest, to make room, or this one where it is too large."""
+        most = self._limit // _FILES
+        if len(line) > most:
+            return 1
+        files = self._files()
+        taken = files.get(self._current, 0) if self._current else 0
+        room = self._limit - len(line) - sum(files.values())
+        lost = 0
+        for oldest, size in files.items():
+            if room >= 0:
+                break
+            lost += _count(oldest, size)
+            room += size
+            oldest.unlink(missing_ok=True)
         # A file of another process is never appended to: its last line may be torn. Nor is a name used twice: what
         # was claimed under it may still be there.
-        taken = _bytes(self._current) if self._current else 0
-        if self._current is None or not taken or taken + size > self._limit // _FILES:
+        if self._current is None or not taken or taken + len(line) > most:
             self._current = self._directory / f"{time.time_ns():020d}.jsonl"
-        return self._current
-
-    def _make_room(self, size: int) -> int:
-        dropped = 0
-        files = self._files()
-        total = size + sum(map(_bytes, files))
-        while total > self._limit and files:
-            oldest = files.pop(0)
-            total -= _bytes(oldest)
-            dropped += self._count(oldest, _bytes(oldest))
-            self._lines.pop(oldest.stem, None)
-            oldest.unlink(missing_ok=True)
-        return dropped
-
-    def _count(self, path: Path, size: int) -> int:
-        """Lines of a file of this size; read only when it has grown."""
-        known = self._lines.get(path.stem)
-        if known is None or known[0] != size:
-            with contextlib.suppress(FileNotFoundError):
-                self._lines[path.stem] = (size, path.read_bytes().count(b"\n"))
-        return self._lines.get(path.stem, (0, 0))[1]
+        # Opened each time: another process may have claimed the file.
+        with open(self._current, "ab", opener=_private) as file:
+            file.write(line)
+        return lost
 
     @contextlib.contextmanager
     def _lock(self) -> Iterator[None]:
+        until = time.monotonic() + _LOCKED
         descriptor = os.open(self._directory, os.O_RDONLY)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if time.monotonic() > until:
+                        raise
+                    time.sleep(0.05)
             yield
         finally:
             os.close(descriptor)
@@ -128,16 +150,21 @@ def read(path: Path) -> Iterator[Refused]:
     """Go through the documents of one file; a torn or foreign line is passed over."""
     with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
         for line in file:
-            with contextlib.suppress(ValueError, TypeError):
-                yield Refused(**json.loads(line))
+            with contextlib.suppress(ValueError, TypeError, RecursionError):
+                refused = Refused(**json.loads(line))
+                types = [type(value) for value in vars(refused).values()]
+                if types == _TYPES and 0 <= refused.when < _LATEST:
+                    yield refused
 
 
 def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _bytes(path: Path) -> int:
+@functools.lru_cache(maxsize=1000)
+def _count(path: Path, size: int) -> int:
+    """Count the lines of a file of this size; it is read only when it has grown."""
     try:
-        return path.stat().st_size
-    except FileNotFoundError:
+        return path.read_bytes().count(b"\n")
+    except OSError:
         return 0

@@ -13,6 +13,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
 
@@ -24,10 +25,13 @@ SCHEMA = 1
 # Changes that wait for the disk, by table. Beyond that they are forgotten, and the next save writes the whole table.
 _WAITING = 200_000
 
+# What an SQLite file begins with.
+_HEADER = b"SQLite format 3\0"
+
 # Seconds to wait for somebody else's lock on the file.
 _LOCKED = 2
 
-_UNREADABLE = (ValueError, TypeError, KeyError, IndexError, OverflowError, RecursionError)
+_UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
 
 K = TypeVar("K", bound="int | str")
 V = TypeVar("V")
@@ -45,38 +49,37 @@ def _inode(file: Path) -> int:
         return 0
 
 
+@dataclass
 class Table(Generic[K]):
     """Rows of one concern: key -> what JSON can hold. Any thread may put and delete."""
 
-    def __init__(
-        self, state: State, name: str, dump: Callable[[], Iterable[tuple[K, Any]]], once: bool, numbered: bool
-    ) -> None:
-        """See State.table()."""
-        self.name = name
-        self.dump = dump
-        self.type = "INTEGER" if numbered else "TEXT"
-        self._key: type = int if numbered else str
-        self._once = once
-        self._state = state
-        # Only single operations, which other threads can't interrupt: no lock on the way of a flow.
-        self._changed: dict[K, Any] = {}
-        # Write all rows of memory with the next save.
-        self.whole = False
+    state: State
+    name: str
+    # Gives all rows that memory has.
+    dump: Callable[[], Iterable[tuple[K, Any]]]
+    # A row never changes, so deleting it before it is on disk costs nothing.
+    once: bool
+    # Keys are int, else str.
+    numbered: bool
+    # Write all rows of memory with the next save.
+    whole: bool = False
+    # Only single operations, which other threads can't interrupt: no lock on the way of a flow.
+    _changed: dict[K, Any] = field(default_factory=dict)
 
     def load(self, decode: Callable[[K, Any], V]) -> Iterator[V]:
         """Go through the file's rows, in the order in which they were written.
 
-        A row that decode() refuses (ValueError, TypeError, KeyError, IndexError, OverflowError) is skipped, counted and
-        deleted.
+        A row that decode() refuses (ValueError, TypeError, AttributeError, LookupError, OverflowError) is skipped,
+        counted and deleted.
         """
-        for rowid, key, text in self._state.rows(self.name):
+        for rowid, key, text in self.state.rows(self.name):
             try:
                 name = key.decode() if isinstance(key, bytes) else key
-                if type(name) is not self._key:
+                if type(name) is not (int if self.numbered else str):
                     raise TypeError(name)
                 row = decode(cast("K", name), json.loads(text))
             except _UNREADABLE:
-                self._state.skip(self.name, rowid)
+                self.state.skip(self.name, rowid)
             else:
                 yield row
 
@@ -86,7 +89,7 @@ class Table(Generic[K]):
 
     def delete(self, key: K) -> None:
         """Delete a row."""
-        if self._changed.pop(key, None) is None or not self._once:
+        if self._changed.pop(key, None) is None or not self.once:
             self._changed[key] = None
 
     def changes(self) -> dict[K, Any]:
@@ -102,10 +105,8 @@ class Table(Generic[K]):
 
     def failed(self, changes: dict[K, Any]) -> None:
         """Take back what could not be written."""
+        self.whole = self.whole or len(self._changed) + len(changes) > _WAITING
         if self.whole:
-            return
-        if len(self._changed) + len(changes) > _WAITING:
-            self.whole = True
             self._changed.clear()
             return
         for key, value in changes.items():
@@ -122,7 +123,7 @@ class State:
         self._tables: dict[str, Table[Any]] = {}
         self._lock = threading.RLock()
         self._database: sqlite3.Connection | None = None
-        self._writable = False
+        # Of the file that is open to be written; 0 where none is.
         self._inode = 0
         self._condition = health.Condition("What has to outlive a restart is written again")
         self._skipped = 0
@@ -136,11 +137,7 @@ class State:
         once: bool = False,
         numbered: bool = False,
     ) -> Table[K]:
-        """Make a table, before open().
-
-        dump() gives all rows that memory has. once: a row never changes, so deleting it before it is on disk costs
-        nothing. numbered: keys are int, else str.
-        """
+        """Make a table, before open(); Table says what is what."""
         made = self._tables[name] = Table(self, name, dump, once, numbered)
         return made
 
@@ -153,8 +150,11 @@ class State:
                 self._open()
             except (Damaged, sqlite3.DatabaseError, OSError) as error:
                 self._fault(error)
-            if not self._writable:
-                self._open_to_read()
+            if not self._inode:
+                # A read-only folder or a full disk: load what the file has. The second one needs no file beside it, and
+                # reads no write-ahead log.
+                self.close()
+                self._database = self._readable("rw") or self._readable("ro&immutable=1")
 
     def save(self) -> None:
         """Write what has changed since the last save."""
@@ -165,14 +165,25 @@ class State:
 
     def _save(self) -> bool:
         """Return whether there is nothing more to do now."""
+        # All is loaded by now.
+        self._before = None
         changed: dict[str, dict[Any, Any]] = {}
         try:
-            if not self._writable or _inode(self._file) != self._inode:
-                self._reopen()
+            now = _inode(self._file)
+            if not self._inode or now != self._inode:
+                # Another file, or none, has nothing of what memory has.
+                if self._inode or not now:
+                    self._whole()
+                self.close()
+                self._open()
+            # SQLite has its first page in memory, and would not notice.
+            with self._file.open("rb") as file:
+                if file.read(len(_HEADER)) != _HEADER:
+                    raise Damaged("somebody has written over it")
             changed = {name: changes for name, table in self._tables.items() if (changes := table.changes())}
             if changed:
                 self._write(changed)
-        except (Damaged, sqlite3.Error, OSError) as error:
+        except Exception as error:
             for name, changes in changed.items():
                 self._tables[name].failed(changes)
             return not self._fault(error)
@@ -185,10 +196,9 @@ class State:
         """Close the file; open() opens it again."""
         with self._lock:
             if self._database is not None:
-                with contextlib.suppress(sqlite3.Error):
-                    self._database.close()
+                self._database.close()
             self._database = None
-            self._writable = False
+            self._inode = 0
 
     def report(self) -> dict[str, object]:
         """Return the numbers for the health record; fault: the sentence of what is wrong now."""
@@ -199,51 +209,32 @@ class State:
         """Go through a table: rowid, key and value, as SQLite has them."""
         with self._lock:
             if self._before is not None:
-                yield from ((0, key, json.dumps(value)) for key, value in self._before.dump(table))
+                memory = self._before._tables[table].dump()
+                yield from ((0, key, json.dumps(value)) for key, value in memory)
                 return
             if self._database is None:
                 return
             try:
                 yield from self._database.execute(f"SELECT rowid, key, value FROM {table} ORDER BY rowid")
             except sqlite3.Error as error:
-                self._fault(error)
-
-    def dump(self, table: str) -> Iterable[tuple[Any, Any]]:
-        """Return what memory has of a table."""
-        return self._tables[table].dump() if table in self._tables else ()
+                # One that is open to read may be whole, but for its write-ahead log.
+                if self._inode:
+                    self._fault(error)
 
     def skip(self, table: str, rowid: int) -> None:
         """Count and delete a row that can't be read."""
         self._skipped += 1
         with self._lock, contextlib.suppress(sqlite3.Error):
-            if self._database is not None and self._writable:
+            if self._database is not None:
                 self._database.execute(f"DELETE FROM {table} WHERE rowid = ?", (rowid,))
-
-    def _reopen(self) -> None:
-        """Open the file again to write, which was closed, read-only or has been taken away."""
-        self.close()
-        gone = not _inode(self._file)
-        self._open()
-        if gone:
-            self._whole()
 
     def _open(self) -> None:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         # Which device asked for what is nobody else's business.
         os.close(os.open(self._file, os.O_CREAT | os.O_RDWR, 0o600))
-        database = self._connect(str(self._file))
-        try:
-            if database.execute("PRAGMA quick_check(1)").fetchone() != (b"ok",):
-                raise Damaged("SQLite finds it damaged")
-            self._prepare(database)
-        except BaseException:
-            database.close()
-            raise
-        self._database = database
-        self._writable = True
-        self._inode = _inode(self._file)
-
-    def _prepare(self, database: sqlite3.Connection) -> None:
+        database = self._database = self._connect(str(self._file))
+        if database.execute("PRAGMA quick_check(1)").fetchone() != (b"ok",):
+            raise Damaged("SQLite finds it damaged")
         version = database.execute("PRAGMA user_version").fetchone()[0]
         known = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
         if version > SCHEMA or (known and version < 1):
@@ -252,18 +243,21 @@ class State:
         # A power cut may cost the last transactions, never the file.
         database.execute("PRAGMA synchronous=NORMAL")
         for table in self._tables.values():
-            database.execute(
-                f"CREATE TABLE IF NOT EXISTS {table.name} (key {table.type} PRIMARY KEY NOT NULL, value TEXT NOT NULL)"
-            )
-            columns = [row[1] for row in database.execute(f"PRAGMA table_info({table.name})")]
+            kind = "INTEGER" if table.numbered else "TEXT"
+            row = f"key {kind} PRIMARY KEY NOT NULL, value TEXT NOT NULL"
+            database.execute(f"CREATE TABLE IF NOT EXISTS {table.name} ({row})")
+            columns = [each[1] for each in database.execute(f"PRAGMA table_info({table.name})")]
             if columns != [b"key", b"value"]:
                 raise Damaged(f"its table {table.name} is another one")
         database.execute(f"PRAGMA user_version={SCHEMA}")
+        self._inode = _inode(self._file)
 
-    def _open_to_read(self) -> None:
-        """Open a file that can't be written (a read-only folder, a full disk), to load what it has."""
+    def _readable(self, mode: str) -> sqlite3.Connection | None:
         with contextlib.suppress(sqlite3.Error):
-            self._database = self._connect(f"{self._file.absolute().as_uri()}?mode=ro&immutable=1")
+            database = self._connect(f"{self._file.absolute().as_uri()}?mode={mode}")
+            database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+            return database
+        return None
 
     def _connect(self, name: str) -> sqlite3.Connection:
         # One connection for all threads: each use holds the lock.
@@ -276,10 +270,10 @@ class State:
 
     def _write(self, changed: dict[str, dict[Any, Any]]) -> None:
         database = self._database
-        if database is None:
-            return
-        database.execute("BEGIN IMMEDIATE")
-        try:
+        assert database is not None
+        # It ends the transaction, whatever happens.
+        with database:
+            database.execute("BEGIN IMMEDIATE")
             for name, changes in changed.items():
                 if self._tables[name].whole:
                     database.execute(f"DELETE FROM {name}")
@@ -291,18 +285,12 @@ class State:
                     f"DELETE FROM {name} WHERE key = ?",
                     [(key,) for key, value in changes.items() if value is None],
                 )
-            database.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                database.execute("ROLLBACK")
-            raise
 
     def _fault(self, error: Exception) -> bool:
         """Set a damaged file aside; say anything else, to be tried again. Returns whether a new file is there."""
         # An OperationalError is the disk's or the folder's fault; any other of SQLite's is the file's.
-        if isinstance(error, Damaged) or (
-            isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
-        ):
+        damaged = isinstance(error, (Damaged, sqlite3.DatabaseError))
+        if damaged and not isinstance(error, sqlite3.OperationalError):
             aside = self._file.with_name(f"{self._file.name}.damaged")
             try:
                 self.close()

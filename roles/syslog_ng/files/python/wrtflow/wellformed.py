@@ -10,9 +10,13 @@ import re
 from collections.abc import Iterable
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
+# No line that tells of names or devices is longer (two names of 255 characters and little else).
+LONGEST = 1024
+
 # RFC 1123 with the underscores that devices do use. The last label isn't all digits: 1.2.3.4 is no name.
 _HOSTNAME = re.compile(r"(?:[a-z0-9_][a-z0-9_-]{0,62}\.)*(?=[a-z0-9_-]*[a-z_-])[a-z0-9_][a-z0-9_-]{0,62}")
 _MAC = re.compile(r"[0-9a-f]{2}([:-])[0-9a-f]{2}(?:\1[0-9a-f]{2}){4}")
+_SPELT = re.compile(r"[0-9A-Fa-f]{2}(?:[:-]?[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f]{4}(?:\.[0-9A-Fa-f]{4}){2}")
 
 
 def hostname(text: str) -> str | None:
@@ -48,3 +52,11 @@ def mac(text: str) -> str | None:
     if not _MAC.fullmatch(lower) or int(lower[1], 16) & 1 or lower.strip("0:-") == "":
         return None
     return lower.upper().replace(":", "-")
+
+
+def spelt(text: str) -> str | None:
+    """Return any MAC, written in any usual way, as AA-BB-CC-DD-EE-FF."""
+    if not _SPELT.fullmatch(text):
+        return None
+    digits = re.sub("[:.-]", "", text.upper())
+    return "-".join(digits[at : at + 2] for at in range(0, 12, 2))

@@ -1,0 +1,332 @@
+"""The collector: its parts, what they share, and what they do with a line. Free of syslog-ng.
+
+One Collector lives as long as the process. A reload of syslog-ng keeps it unless the settings have changed: then
+another one takes over what the first has in memory.
+"""
+
+from __future__ import annotations
+
+import gc
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from wrtflow import health, settings
+from wrtflow.accesspoints import LEFT_OUT, AccessPoints
+from wrtflow.clock import Clock
+from wrtflow.contacts import Contacts
+from wrtflow.correlate import Correlate, Ended, Event
+from wrtflow.enrich import SITES, Enrich
+from wrtflow.names import Names
+from wrtflow.outbox import Outbox
+from wrtflow.parse import Flow, Line, Reader, Refused, Unparsed, read_json, whole
+from wrtflow.places import Databases, LeftOut, Networks, Places
+from wrtflow.routers import Router, Routers
+from wrtflow.state import State
+
+# Seconds between two writes of what outlives a restart.
+_SAVE = 1.0
+
+# The line that a kernel begins with.
+_first_of_boot = re.compile(r"\[ *0\.0+\] Linux version ").match
+
+_address_at_the_end = re.compile("[0-9A-Fa-f:.-]+$").search
+
+# ms between two looks for names that are too old.
+_REFRESH = 60_000
+
+# Flows that end in one go, while no line is taken.
+_EXPIRE = 500
+
+# What a line is; each is one of these.
+_LINES = ("new", "destroy", "unparsed", "ignored", "other")
+_COUNTED = (*_LINES, "flows", "left_out", "beyond", "doubled", *SITES.values())
+
+
+class Collector:
+    """The parts of the chain. line() and object() are called by one thread."""
+
+    def __init__(self, chosen: settings.Settings, before: Collector | None = None) -> None:
+        """Read nothing yet: start() does. before: the collector that this one replaces; its counters carry over."""
+        self.settings = chosen
+        self.clock: Clock = before.clock if before else Clock()
+        self.state: State = State(chosen.state_file("state.sqlite"), before.state if before else None)
+        clock, state = self.clock, self.state
+        self.counts: dict[str, int] = before.counts if before else dict.fromkeys(_COUNTED, 0)
+        self._reader = Reader(chosen.log_prefix)
+        self._unparsed = Unparsed(Path(chosen.log_directory))
+        self._left_out = LeftOut(chosen.left_out)
+        self._networks = Networks(chosen.home_networks, state, clock)
+        self._databases = Databases(Path(chosen.geolite_directory))
+        self._places = Places(self._networks, self._left_out, self._databases)
+        self._routers = Routers(state)
+        self._access_points = AccessPoints(state, clock)
+        self._contacts = Contacts(state, clock)
+        self.names = Names(chosen, state, clock, self._left_out)
+        self.outbox: Outbox = Outbox(state, before.outbox if before else None)
+        self.correlate = Correlate(
+            self._routers, self._reader, chosen.flow_timeout, state, clock, self.counts
+        )
+        self.enrich = Enrich(
+            chosen.index_prefix, self._places, self.names, self._left_out,
+            self._access_points, self._contacts, self.outbox, clock, self.counts,
+        )  # fmt: skip
+        self._follows = before is not None
+        self._rarely = health.Rarely()
+        self._lock = threading.Lock()
+        self._loaded = False
+        self._finished = False
+        self._refresh_names = 0
+        self._stop = threading.Event()
+        self._keeper: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Read what was kept, where that has not been done, and begin to keep."""
+        # Open flows are many objects without cycles: to search all of them for cycles now and then costs too much.
+        gc.set_threshold(100_000, 50, 100)
+        self._databases.open()
+        # The databases may be new ones.
+        self._places.clear()
+        self.state.open()
+        if not self._loaded:
+            self._loaded = True
+            self._networks.load()
+            self._routers.load()
+            self._access_points.load()
+            self._contacts.load()
+            self.names.load()
+            self.outbox.load()
+            self.correlate.load(self._follows)
+        self.names.start()
+        self._finished = False
+        self._stop.clear()
+        self._keeper = threading.Thread(target=self._keep, name="wrtflow-keeper", daemon=True)
+        self._keeper.start()
+        health.register("flows", self.report)
+        health.register("databases", self._databases.report)
+        health.register("state", self.state.report)
+        health.register("senders", self._senders)
+        health.register("names", self.names.stats)
+
+    def stop(self) -> None:
+        """Write everything."""
+        self._stop.set()
+        if self._keeper is not None:
+            self._keeper.join()
+            self._keeper = None
+        self.names.stop()
+        self.correlate.stop()
+        self.state.save()
+        self.state.close()
+        self._unparsed.close()
+
+    def report(self) -> dict[str, int]:
+        """Return the counters since the start, for the health record."""
+        return {
+            "lines": self._lines(), **self.counts, "open": len(self.correlate), "routers": len(self._routers),
+            "first_contacts": len(self._contacts), "first_contacts_beyond": self._contacts.beyond,
+            "access_point_flows_beyond": self._access_points.beyond,
+        }  # fmt: skip
+
+    def line(self, text: str, sender: str) -> Event | None:
+        """Take a router's line. Returns a flow's event; None for anything else, which is learned from or refused."""
+        return self._take(self._reader.read, text, sender)
+
+    def object(self, text: str, sender: str) -> Event | None:
+        """Take a router's JSON object, as line() does."""
+        return self._take(read_json, text, sender)
+
+    def correlated(self, event: Event) -> list[Ended]:
+        """Take an event of a flow. Returns what has ended with it."""
+        with self._lock:
+            if event.read.event == "DESTROY":
+                return self.correlate.ends(event)
+            return self.correlate.opens(event, self.enrich.asked(event.ends))
+
+    def enriched(self, ended: list[Ended]) -> None:
+        """Put the documents of ended flows into the outbox."""
+        with self._lock:
+            self._document(ended)
+
+    def _take(self, reader: Callable[[str], Flow | Line], text: str, sender: str) -> Event | None:
+        now = self.clock.now()
+        try:
+            line = whole(text)
+            read = reader(line)
+            router = self._routers.spoke(read.host, sender, now)
+            if isinstance(read, Flow):
+                return self._event(router, read, line, now)
+            self._learn(router, read)
+        except Refused as why:
+            # Counted and kept, unless it may be of a device that is left out.
+            self.counts["unparsed"] += 1
+            if not (self._left_out.any and self._may_be_left_out(text)):
+                self._unparsed.write(sender, str(why), text)
+        return None
+
+    def _event(self, router: Router, read: Flow, text: str, now: int) -> Event | None:
+        ends = self.enrich.ends(read)
+        source, destination, _, answered = ends
+        if source.home and not answered.home and self._networks.shows(router.id, answered.ip):
+            self._places.clear()
+            ends = self.enrich.ends(read)
+        left_out = self.enrich.is_left_out(ends)
+        if self._access_points.routers and read.event != "UPDATE":
+            if router.id in self._access_points.routers:
+                self._access_points.saw(read, LEFT_OUT if left_out else source.ip)
+            elif read.event == "NEW":
+                left_out = left_out or self.enrich.behind(read)[1]
+        if read.event == "DESTROY":
+            # One that is left out, too: its NEW may have come before that was known, and is open.
+            self.counts["ignored" if left_out else "destroy"] += 1
+            return Event(router, read, text, ends, now, left_out)
+        if left_out or read.event == "UPDATE":
+            self.counts["ignored"] += 1
+            return None
+        self.counts["new"] += 1
+        if not destination.home:
+            self.names.want(destination.ip, source.ip)
+        if not source.home:
+            self.names.want(source.ip)
+        return Event(router, read, text, ends, now)
+
+    def _may_be_left_out(self, text: str) -> bool:
+        left_out, names = self._left_out, self.names
+        # An address at the end may have been cut.
+        cut = _address_at_the_end(text)
+        addresses = (ip for mac in left_out.macs for ip in names.addresses(mac))
+        if cut and (left_out.begins(cut[0]) or any(ip.startswith(cut[0]) for ip in addresses)):
+            return True
+        words = left_out.words(text)
+        return any(
+            left_out.mac(word) or left_out.address(word) or left_out.mac(names.mac(word)) for word in words
+        )
+
+    def _learn(self, router: Router, read: Line) -> None:
+        """Learn from a router's other lines."""
+        self.counts["other"] += 1
+        if read.program and " " not in read.program:
+            self._routers.called(router)
+        if read.program in ("dnsmasq", "dnsmasq-dhcp", "odhcpd"):
+            self.names.observe_dnsmasq(router.id, read.program, read.text)
+        elif read.program == "wrtflow-net":
+            self._tell(router, read.text)
+        elif read.program == "kernel" and _first_of_boot(read.text):
+            # With its time, because a logread may send all that it has once more.
+            self.correlate.booted(router, "kernel", f"{read.stamp} {read.text}", 0)
+
+    def _tell(self, router: Router, text: str) -> None:
+        """Take a line of the router's own script."""
+        word, *rest = text.split() or [""]
+        if word in ("neigh", "lease"):
+            self.names.observe_neighbour(router.id, text)
+        elif word == "networks":
+            try:
+                if self._networks.tell(router.id, rest):
+                    # Those of a router that was renamed are its former ones.
+                    for earlier in self._routers.earlier(router):
+                        self._networks.tell(earlier.id, [])
+                    self._places.clear()
+            except ValueError as error:
+                self._rarely.say(
+                    "networks", health.WARNING, f"{router.id} tells of networks: {error}. They are not taken."
+                )
+                raise Refused(str(error)) from error
+        elif word == "role":
+            self._access_points.tell(router.id, " ".join(rest))
+        elif word == "boot" and rest:
+            # Seconds since then, where they are told: flows that have begun since go on.
+            told = len(rest) > 1 and rest[1].isdecimal() and len(rest[1]) < 10
+            self.correlate.booted(router, "wrtflow-net", rest[0], int(rest[1]) if told else None)
+
+    def _document(self, ended: list[Ended]) -> None:
+        for flow in ended:
+            try:
+                self.enrich.take(flow)
+            except Refused:
+                # A NEW that was open since before an upgrade, whose addresses are none any more.
+                self.counts["unparsed"] += 1
+
+    def _senders(self) -> dict[str, int]:
+        """Return how many lines came from others than the routers: syslog-ng drops them before they come here."""
+        received = health.received()
+        return {} if received is None else {"strangers": max(0, received - self._lines())}
+
+    def _lines(self) -> int:
+        return sum(self.counts[kind] for kind in _LINES)
+
+    def finish(self) -> None:
+        """Have the last documents leave: no more lines come, and no more flows end before the next start()."""
+        self._expire()
+        with self._lock:
+            self._finished = True
+        self.outbox.stop()
+
+    def _expire(self) -> None:
+        more = True
+        while more:
+            with self._lock:
+                if self._finished:
+                    return
+                lost = self.correlate.expire(_EXPIRE)
+                self._document(lost)
+            more = len(lost) == _EXPIRE
+
+    def keep(self) -> None:
+        """Let go of what is too old, and write what has changed: each second."""
+        self._expire()
+        self.correlate.note()
+        if self._networks.refresh():
+            self._places.clear()
+        self.state.save()
+        # This one looks at all that is known.
+        if self.clock.now() >= self._refresh_names:
+            self.names.refresh()
+            self._refresh_names = self.clock.now() + _REFRESH
+
+    def _keep(self) -> None:
+        while not self._stop.wait(_SAVE):
+            try:
+                self.keep()
+            except Exception as error:
+                # This thread must not end: nothing would outlive a restart any more.
+                self._rarely.say("keeper", health.ERROR, f"a fault of wrtflow's own: {error!r}")
+
+
+_lock = threading.Lock()
+_users = 0
+_collector: Collector | None = None
+
+
+def start() -> Collector:
+    """Return the one Collector of this process, started. Counted: each call has its stop().
+
+    SettingsError: the settings can't be used. A collector that has run before goes on with its own then: syslog-ng ends
+    where a part of its former configuration fails after one of the new.
+    """
+    global _users, _collector
+    with _lock:
+        if _users == 0:
+            try:
+                loaded = settings.load()
+                if _collector is None or _collector.settings != loaded:
+                    _collector = Collector(loaded, _collector)
+            # Also what only its parts find to be wrong.
+            except ValueError as error:
+                if _collector is None:
+                    raise settings.SettingsError(str(error)) from error
+                health.say(health.ERROR, f"the settings can't be used, those of before stay: {error}")
+            _collector.start()
+        _users += 1
+        assert _collector is not None
+        return _collector
+
+
+def stop() -> None:
+    """End one use; with the last one everything is written."""
+    global _users
+    with _lock:
+        _users -= 1
+        if _users == 0 and _collector is not None:
+            _collector.stop()

@@ -1,0 +1,158 @@
+"""Where both ends of a flow are and what they are called; the document of it all goes into the outbox."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from wrtflow import document
+from wrtflow.accesspoints import LEFT_OUT, AccessPoints
+from wrtflow.clock import Clock
+from wrtflow.contacts import Contacts
+from wrtflow.correlate import Ended, Ends
+from wrtflow.document import Facts
+from wrtflow.names import Names
+from wrtflow.outbox import Outbox
+from wrtflow.parse import Flow, Refused
+from wrtflow.places import LeftOut, Place, Places
+
+# ms that a router's clock may be wrong and still be the one that counts.
+_CLOCK = 600_000
+
+# ms that a flow's start by the router's clock may be before the DNS answer that led to it, by ours.
+_SKEW = 2_000
+
+# ms. No flow is open longer: a start before is that of a router which did not know the time yet.
+_LONGEST = 366 * 86_400_000
+
+# What domain_source is counted as.
+SITES = {via: f"sites_{via}" for via in ("dns", "ptr", "ptr_unconfirmed", "none")}
+
+
+@dataclass
+class Enrich:
+    """The way from an ended flow to its document. One thread at a time."""
+
+    # The first part of the indices' names.
+    prefix: str
+    places: Places
+    names: Names
+    left_out: LeftOut
+    access_points: AccessPoints
+    contacts: Contacts
+    outbox: Outbox
+    clock: Clock
+    # Takes flows, left_out, and sites_… by domain_source.
+    counts: dict[str, int]
+
+    def ends(self, read: Flow) -> Ends:
+        """Place the ends of ORIG and REPLY. Refused where they are no addresses of one family."""
+        places = self.places
+        try:
+            source, destination = places[read.source], places[read.destination]
+            reply_source, reply_destination = places[read.reply_source], places[read.reply_destination]
+        except ValueError as error:
+            raise Refused("not an address") from error
+        if not source.version == destination.version == reply_source.version == reply_destination.version:
+            raise Refused("two families of addresses in one flow")
+        return source, destination, reply_source, reply_destination
+
+    def is_left_out(self, ends: Ends) -> bool:
+        """Tell whether nothing may be stored of a flow: by either end of ORIG or REPLY."""
+        return self.left_out.any and any(map(self._place_left_out, ends))
+
+    def behind(self, read: Flow) -> tuple[Place | None, bool]:
+        """Return the device behind an access point whose flow it is, if it is one's, and whether it is left out."""
+        device = self.access_points.device(read) if self.access_points.routers else None
+        if not device:
+            return None, device == LEFT_OUT
+        place = self.places[device]
+        return place, self._place_left_out(place)
+
+    def asked(self, ends: Ends, who: Place | None = None, at: int | None = None) -> str | None:
+        """Return the name that a device asked for before this flow; at: ms, steady, None for now.
+
+        who: the device, where it is not the end that is at home.
+        """
+        source, destination, translated, _ = ends
+        if source.home:
+            inside = destination.home or translated.home
+            return None if inside else self.names.asked((who or source).ip, destination.ip, at)
+        inner = translated if translated.home else destination
+        return self.names.asked(inner.ip, source.ip, at) if inner.home else None
+
+    def take(self, ended: Ended) -> None:
+        """Put the document of a flow into the outbox."""
+        read = ended.read
+        ends = ended.ends
+        if ends is None:
+            ends = self.ends(read)
+            if self.is_left_out(ends):
+                self.counts["left_out"] += 1
+                return
+        source, destination, translated, _ = ends
+        who, observer = None, document.ROUTER
+        if ended.router.id in self.access_points.routers:
+            observer = document.ACCESS_POINT
+        else:
+            who, left_out = self.behind(read)
+            if left_out:
+                self.counts["left_out"] += 1
+                return
+        start, end, began = self._times(ended)
+        direction = document.direction(source, destination, translated)
+        facts = self._facts(ended, ends, direction, observer, who, began)
+        self.counts["flows"] += 1
+        self.counts[SITES[facts.domain_source]] += 1
+        text = document.document(ended, ends, start, end, facts)
+        self.outbox.put(document.index(self.prefix, end), ended.id, text)
+
+    def _facts(
+        self, ended: Ended, ends: Ends, direction: str, observer: str, who: Place | None, began: int | None
+    ) -> Facts:
+        """Name both sides: devices at home by their names, others by the site that the device asked for."""
+        source, destination, translated, _ = ends
+        inner = translated if translated.home else destination
+        if direction == "internal":
+            device = self.names.device(source.ip)
+            return Facts(
+                observer, direction, device.name, device.mac, self.names.device(inner.ip).name, "none", False
+            )
+        # Without a NEW nobody knows when it began: what was asked last is the best guess.
+        name = None if who is None else self.asked(ends, who, began)
+        name = name or ended.name or self.asked(ends, None, began)
+        site, via = (name, "dns") if name else self.names.reverse((source if inner.home else destination).ip)
+        if direction == "inbound":
+            return Facts(observer, direction, site, None, self.names.device(inner.ip).name, via, False)
+        if direction == "external":
+            return Facts(observer, direction, self.names.reverse(source.ip)[0], None, site, via, False)
+        home = who or source
+        device = self.names.device(home.ip)
+        # The dashboards show the other router's flow: the contact is first there.
+        first = observer == document.ROUTER and self.contacts.meets(
+            device.mac, home.ip, destination.country, destination.system
+        )
+        return Facts(observer, direction, device.name, device.mac, site, via, first)
+
+    def _times(self, ended: Ended) -> tuple[int | None, int, int | None]:
+        """Return start and end in ms since 1970, and the start in ms of the steady clock, as sure as it is."""
+        # The steady clock's times, moved to the wall clock together: no step of it is part of a flow.
+        ahead = self.clock.ahead()
+        wall = ended.at + ahead
+        start = None if ended.start is None else ended.start + ahead
+        read = ended.read
+        if read.end is None:
+            return start, wall, ended.start
+        # Moved to now where the router's clock is plainly wrong.
+        wrong = wall - read.end if abs(wall - read.end) >= _CLOCK else 0
+        end = read.end + wrong
+        if read.start is not None:
+            told = read.start + wrong
+            up = ended.router.started
+            possible = 0 <= end - told < _LONGEST and (not up or told >= up + ahead - _CLOCK)
+            # A router that got to know the time while the flow was open.
+            if possible and (start is None or abs(told - start) < _CLOCK):
+                start = told
+        return start, end, None if start is None else start - ahead + _SKEW
+
+    def _place_left_out(self, place: Place) -> bool:
+        return place.left_out or (place.home and self.left_out.mac(self.names.mac(place.ip)))

@@ -1,0 +1,142 @@
+"""Who sends: routers, by the name and the address of their lines."""
+
+from __future__ import annotations
+
+import collections
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from wrtflow.parse import Refused
+from wrtflow.state import State
+
+if typing.TYPE_CHECKING:
+    from wrtflow.correlate import Open
+
+# Routers, and names of routers at one address (a relay's). The one that was silent longest makes room, unless it has
+# open flows.
+_MOST = 256
+_OF_ONE_SENDER = 16
+
+# ms of silence after which a router counts as one that has just begun.
+_SILENT = 60_000
+
+
+@dataclass(slots=True, eq=False)
+class Router:
+    """A name at an address."""
+
+    # What it calls itself, and the address that its lines come from.
+    host: str
+    sender: str
+    id: str = field(init=False)
+    # Numbers of lines: its first one after a silence, and its last one.
+    began: int = 0
+    heard: int = 0
+    # When the last one came (ms, steady).
+    heard_at: int = 0
+    # Its open flows by their numbers, which rise with their starts.
+    open: dict[int, Open] = field(default_factory=dict)
+    # Those by tuple; several where the tuple does not tell them apart.
+    tuples: dict[str, Open | collections.OrderedDict[int, Open]] = field(default_factory=dict)
+    # What tells its boot from others, by who told; and when that was (ms, steady), where it was told.
+    boots: dict[str, str] = field(default_factory=dict)
+    started: int = 0
+    # Its boot ended the flows up to this number, and those that began before (ms, steady).
+    gone: int = 0
+    gone_before: int = 0
+
+    def __post_init__(self) -> None:
+        """Name it."""
+        self.id = f"{self.host}@{self.sender}"
+
+
+class Routers:
+    """All routers that are known."""
+
+    def __init__(self, state: State) -> None:
+        """Know none."""
+        self._known: dict[tuple[str, str], Router] = {}
+        # What an address was called last.
+        self._called: dict[str, str] = {}
+        self._lines = 0
+        self._table = state.table("boots", lambda: [(one.id, one.boots) for one in self if one.boots])
+
+    def __iter__(self) -> Iterator[Router]:
+        """Go through the routers; the routers may change meanwhile."""
+        return iter(list(self._known.values()))
+
+    def __len__(self) -> int:
+        """Count the routers."""
+        return len(self._known)
+
+    def load(self) -> None:
+        """Read what routers told of their boots."""
+
+        def decode(name: str, row: typing.Any) -> None:
+            boots = {str(teller): str(boot) for teller, boot in row.items()}
+            self.named(name).boots = boots
+
+        for _ in self._table.load(decode):
+            pass
+
+    def named(self, name: str) -> Router:
+        """Return the router of this id. ValueError where it is none, or there are too many."""
+        host, _, sender = name.rpartition("@")
+        if not (host and sender):
+            raise ValueError(f"{name!r} is no router")
+        return self._known.get((host, sender)) or self._add(host, sender)
+
+    def spoke(self, host: str | None, sender: str, now: int) -> Router:
+        """Return the router of a line that came now (ms, steady). Refused where there are too many.
+
+        One that does not say its name goes by its former one, or by its address.
+        """
+        if not host:
+            host = self._called.get(sender, sender)
+        router = self._known.get((host, sender)) or self._add(host, sender)
+        self._lines += 1
+        if now - router.heard_at > _SILENT or not router.began:
+            router.began = self._lines
+        router.heard, router.heard_at = self._lines, now
+        return router
+
+    def called(self, router: Router) -> None:
+        """Remember the name for lines of the same address that have none."""
+        self._called[router.sender] = router.host
+
+    def earlier(self, router: Router) -> Iterator[Router]:
+        """Go through those that this router was: of its name or its address, and silent since it began to speak.
+
+        A router that is renamed, or that sends from another of its addresses, goes on with its open flows. Two routers
+        of one name or one address are both heard.
+        """
+        for other in self._known.values():
+            if other.heard < router.began and (other.sender == router.sender or other.host == router.host):
+                yield other
+
+    def booted(self, router: Router, teller: str, boot: str) -> str | None:
+        """Note a boot. Returns what the same teller told of the one before, or None."""
+        before = router.boots.get(teller)
+        if before != boot:
+            router.boots = {**router.boots, teller: boot}
+            self._table.put(router.id, router.boots)
+        return before
+
+    def _add(self, host: str, sender: str) -> Router:
+        for most, of in (_OF_ONE_SENDER, sender), (_MOST, None):
+            known = [one for one in self if of in (None, one.sender)]
+            if len(known) >= most:
+                idle = min((one for one in known if not one.open), key=lambda one: one.heard, default=None)
+                if idle is None:
+                    raise Refused("too many names of routers")
+                self._remove(idle)
+        router = self._known[host, sender] = Router(host, sender)
+        return router
+
+    def _remove(self, router: Router) -> None:
+        del self._known[router.host, router.sender]
+        if self._called.get(router.sender) == router.host:
+            del self._called[router.sender]
+        if router.boots:
+            self._table.delete(router.id)

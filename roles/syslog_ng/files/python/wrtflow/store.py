@@ -1,0 +1,601 @@
+"""Delivery: batches of finished documents go to Elasticsearch, and each document's answer is read.
+
+Elasticsearch refuses single documents inside an answer of 200, and syslog-ng's own HTTP destinations take that for
+delivered. Here a document is delivered when its own answer is 201 (created) or 409 (it is there: its id is made from
+the flow). Any other answer is somebody's fault, and this is whose:
+
+* Elasticsearch's or the key's (no connection, 401, 429, 5xx, security_exception): the batch waits in syslog-ng's disk
+  buffer.
+* The index's: it has a write block, is closed, names a pipeline or alias that is not there. Its documents wait. Only
+  those of an older month go to the spool, where they are fewer than the documents that a newer month takes in the same
+  batch: latecomers don't hold up everybody.
+* The document's or the index's (a mapping conflict, too large): an index that takes another document of the batch is
+  right, so the refused ones go to the spool. An index that takes none of the batch may refuse _CREDIT documents in a
+  row after one that it took: they go to the spool. Beyond that the template has gone wrong, and they wait. Each further
+  try takes new documents along, so a document that is alone at fault waits no longer than until the next good one.
+"""
+
+from __future__ import annotations
+
+import collections
+import functools
+import http.client
+import json
+import os
+import re
+import socket
+import ssl
+import time
+import traceback
+import typing
+import urllib.parse
+from collections.abc import Sequence
+from http import HTTPStatus
+from pathlib import Path
+
+from wrtflow import health, settings, spool
+from wrtflow.outbox import TOGETHER, Numbers
+
+# Documents of one request at most.
+LINES = 500
+
+# Seconds that _bulk waits for an index's shard, and that its whole answer may take, from the first byte sent.
+_SHARD = 5
+LIMIT = 15.0
+
+# Bytes of an answer: an error of some 1,000 for each document, and much more.
+ANSWER = 16 << 20
+
+# The longest pause between two tries, in seconds.
+PAUSE = 30.0
+
+# Documents that an index may refuse in a row, after one that it took, before it is the index that is at fault.
+_CREDIT = 20
+
+_COUNTED = ("indexed", "duplicates", "refused", "lost", "failed_requests")
+
+# An index has no shard to write to: no node has room for it, or the one that had it is away.
+_NO_SHARD = "unavailable_shards_exception"
+
+# How refusals begin that are an index's fault, and what ends them.
+_MENDS = {
+    "cluster_block_exception": "take its block away (index.blocks.write)",
+    "index_closed_exception": "open it",
+    "index_not_found_exception": "let the key make it, or make it",
+    "invalid_index_name_exception": "change its prefix",
+    "validation_exception": "delete an old month, or raise the cluster's limit of shards",
+    "illegal_argument_exception: pipeline with id ": "make the pipeline, or take it out of the template",
+    "illegal_argument_exception: no write index is defined for alias ": "give the alias a write index",
+    _NO_SHARD: "free space on its disk, or delete an old month",
+}
+
+# Names that need no quoting inside the action line.
+_plain = re.compile(rb"[A-Za-z0-9_.=+/-]+").fullmatch
+_action = re.compile(rb'\{"create":\{"_index":"([^"]*)","_id":"([^"]*)"\}\}')
+_NOBODY = (b"", b"", b"")
+
+
+class Document(typing.NamedTuple):
+    """A finished flow: the name of its index, its id there, and the JSON object as one line."""
+
+    target: bytes
+    id: bytes
+    source: bytes
+
+    @classmethod
+    def of(cls, refused: spool.Refused) -> Document:
+        """Return the document that was put into the spool."""
+        texts = (refused.index, refused.id, refused.document)
+        return cls(*(text.encode(errors="surrogateescape") for text in texts))
+
+    @property
+    def fit(self) -> bool:
+        """Whether it can be part of a request without breaking it."""
+        return bool(_plain(self.target) and _plain(self.id) and self.source and b"\n" not in self.source)
+
+    def lines(self) -> bytes:
+        """Return the two lines that _bulk wants."""
+        return b'{"create":{"_index":"%b","_id":"%b"}}\n%b\n' % self
+
+
+class Batch:
+    """Documents as _bulk wants them. Each is looked at only where that is necessary: it is costly."""
+
+    def __init__(self, body: bytes) -> None:
+        """body: two lines of each document."""
+        self.body = body
+        self._length = body.count(b"\n") // 2
+
+    @classmethod
+    def of(cls, documents: Sequence[Document]) -> Batch:
+        """Put documents together."""
+        return cls(b"".join(document.lines() for document in documents))
+
+    def __len__(self) -> int:
+        """Count the documents."""
+        return self._length
+
+    @functools.cached_property
+    def documents(self) -> Sequence[Document]:
+        """Each document. One without index and id was never one."""
+        lines = self.body.split(b"\n")
+        names = (_action.fullmatch(action) or _NOBODY for action in lines[0::2])
+        return [Document(name[1], name[2], source) for name, source in zip(names, lines[1::2], strict=False)]
+
+    @property
+    def target(self) -> bytes:
+        """The index of the first document."""
+        found = _action.match(self.body)
+        return found[1] if found else b""
+
+
+class Answer(typing.NamedTuple):
+    """What Elasticsearch says of one document, or of a whole request: HTTP status, type of error, reason."""
+
+    status: int
+    kind: str = ""
+    reason: str = ""
+
+    @classmethod
+    def item(cls, item: dict[str, typing.Any]) -> Answer:
+        """Read a document's part of an answer."""
+        return cls.error(item["status"], item["error"]) if "error" in item else cls(item["status"])
+
+    @classmethod
+    def error(cls, status: int, error: object) -> Answer:
+        """Read an error, and its cause."""
+        if not isinstance(error, dict):
+            return cls(status, "", str(error))
+        parts = (error, error.get("caused_by"))
+        reasons = [part["reason"] for part in parts if isinstance(part, dict) and part.get("reason")]
+        return cls(status, str(error.get("type") or ""), ": ".join(map(str, reasons)))
+
+    @property
+    def passing(self) -> bool:
+        """Whether it is the cluster's or the key's fault."""
+        return (
+            self.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS)
+            or self.kind == "security_exception"
+            or (self.status >= HTTPStatus.INTERNAL_SERVER_ERROR and self.kind != _NO_SHARD)
+        )
+
+    @property
+    def index_mend(self) -> str | None:
+        """What to do, where it is the index's fault."""
+        text = f"{self.kind}: {self.reason}"
+        return next((mend for fault, mend in _MENDS.items() if text.startswith(fault)), None)
+
+    @property
+    def name(self) -> str:
+        """Status and type, for the numbers."""
+        return f"{self.status} {self.kind[:80]}".strip()
+
+    def __str__(self) -> str:
+        """For people, as `400 document_parsing_exception: failed to parse …`."""
+        return f"{self.status} {self.kind}: {self.reason[:500]}".rstrip(": ")
+
+
+_Refusals = list[tuple[Document, Answer]]
+
+_CREATED = Answer(HTTPStatus.CREATED)
+_UNFIT = Answer(HTTPStatus.BAD_REQUEST, "unfit", "no name of an index, no id, or not one line")
+
+
+class Unavailable(Exception):  # noqa: N818 - a state of the other side, not an error of this one
+    """Documents have to wait. fault tells one cause from another; the text is a sentence for people."""
+
+    def __init__(self, fault: str, sentence: str) -> None:
+        """Keep the fault beside the sentence."""
+        super().__init__(sentence)
+        self.fault = fault
+
+
+class _Socket(ssl.SSLSocket):
+    """A connection with a limit on a whole exchange: a timeout of each operation lets an answer drip for ever."""
+
+    ends = 0.0
+
+    def recv_into(self, *arguments: typing.Any, **options: typing.Any) -> int:
+        self._limit()
+        return super().recv_into(*arguments, **options)
+
+    def send(self, *arguments: typing.Any, **options: typing.Any) -> int:
+        self._limit()
+        return super().send(*arguments, **options)
+
+    def _limit(self) -> None:
+        left = self.ends - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self.settimeout(left)
+
+
+class Client:
+    """One kept connection to Elasticsearch's _bulk, over TLS with an API key."""
+
+    def __init__(self, chosen: settings.Delivery) -> None:
+        """Nothing is read or connected before it is needed."""
+        self._settings = chosen
+        self._url = urllib.parse.urlsplit(chosen.url)
+        self._path = (
+            f"{self._url.path.rstrip('/')}/_bulk?timeout={_SHARD}s"
+            "&filter_path=error,errors,items.*.status,items.*.error"
+        )
+        self._connection: http.client.HTTPSConnection | None = None
+        self._headers: dict[str, str] = {}
+        self._prepared_with: object = None
+
+    def fingerprint(self) -> object:
+        """Differs as soon as the key's or the authority's file is another one."""
+        try:
+            files = [os.stat(path) for path in (self._settings.ca_file, self._settings.api_key_file)]
+        except OSError:
+            return None
+        return [(file.st_ino, file.st_size, file.st_mtime_ns) for file in files]
+
+    def close(self) -> None:
+        """Give the connection up; the next request makes a new one."""
+        if self._connection:
+            self._connection.close()
+
+    def bulk(self, batch: Batch) -> list[Answer] | Answer:
+        """Create the documents. Return one answer each, in their order.
+
+        An answer that is no list refuses the request for what is in it. Unavailable: it is unknown what became of the
+        documents, or nothing did.
+        """
+        status, content = self._request(batch.body)
+        try:
+            answer = json.loads(content)
+            error, items = answer.get("error"), answer.get("items", [])
+            # The usual case is worth a short cut: what Python does here costs more than all else of the delivery.
+            answers = (
+                [_CREATED] * len(items)
+                if answer.get("errors") is False
+                else [Answer.item(item["create"]) for item in items]
+            )
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            error, answers = None, []
+        if status == HTTPStatus.OK and len(answers) == len(batch):
+            return answers
+        whole = Answer.error(status, error or http.client.responses.get(status, ""))
+        # A 400 that isn't Elasticsearch's own says nothing about the documents.
+        if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE or (status == HTTPStatus.BAD_REQUEST and error):
+            return whole
+        if status == HTTPStatus.OK:
+            raise Unavailable("answer", f"What answers at {self._settings.url} is not Elasticsearch.")
+        raise _unavailable(whole, batch.target, self._settings)
+
+    def _request(self, body: bytes) -> tuple[int, bytes]:
+        connection = self._prepared()
+        kept = connection.sock is not None
+        try:
+            if not kept:
+                connection.connect()
+            typing.cast("_Socket", connection.sock).ends = time.monotonic() + LIMIT
+            connection.request("POST", self._path, body, self._headers)
+            response = connection.getresponse()
+            content = response.read(ANSWER)
+            if response.length and len(content) < ANSWER:
+                raise http.client.IncompleteRead(content, response.length)
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            # A kept connection may have been closed since its last answer: that alone says nothing.
+            if kept and not isinstance(error, TimeoutError):
+                return self._request(body)
+            raise self._unreached(error) from error
+        if len(content) == ANSWER:
+            connection.close()
+            raise Unavailable("large", f"What answers at {self._settings.url} does not come to an end.")
+        return response.status, content
+
+    def _prepared(self) -> http.client.HTTPSConnection:
+        """Return the connection; a new one, not yet open, where a file is another one."""
+        fingerprint = self.fingerprint()
+        if self._connection and fingerprint == self._prepared_with:
+            return self._connection
+        self.close()
+        if self._url.scheme != "https" or not self._url.hostname:
+            raise Unavailable("url", f"{self._settings.url} is no https:// address of Elasticsearch.")
+        try:
+            key = Path(self._settings.api_key_file).read_text(encoding="ascii").strip()
+            context = ssl.create_default_context(cafile=self._settings.ca_file)
+            # From Python 3.13 on authorities without the key usage extension are refused: Elastic's own are such.
+            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        except (OSError, ValueError) as error:
+            raise Unavailable(
+                "files",
+                f"The API key {self._settings.api_key_file} or the authority's certificate {self._settings.ca_file}"
+                f" can't be used ({error}): run the collector's playbook.",
+            ) from error
+        context.sslsocket_class = _Socket
+        self._headers = {
+            "Authorization": f"ApiKey {key}",
+            "Content-Type": "application/x-ndjson",
+            "Accept": "application/json",
+        }
+        self._prepared_with = fingerprint
+        self._connection = http.client.HTTPSConnection(
+            self._url.hostname, self._url.port, timeout=LIMIT, context=context
+        )
+        return self._connection
+
+    def _unreached(self, error: Exception) -> Unavailable:
+        url = self._settings.url
+        match error:
+            case TimeoutError():
+                sentence = f"{url} does not answer within {LIMIT:g} s."
+            case ssl.SSLCertVerificationError():
+                sentence = (
+                    f"The certificate of {url} is not trusted ({error.verify_message.rstrip('.')};"
+                    f" the authority's is {self._settings.ca_file}): run the playbook again, and look who answers."
+                )
+            case socket.gaierror():
+                sentence = f"The name in {url} has no address ({error.strerror})."
+            case _:
+                sentence = f"Elasticsearch at {url} is not reached ({error})."
+        return Unavailable(type(error).__name__, sentence)
+
+
+class Store:
+    """What becomes of documents: settled (indexed, there already, spooled) or waiting to be sent again."""
+
+    def __init__(self, chosen: settings.Delivery, kept: spool.Spool, numbers: Numbers | None = None) -> None:
+        """kept: where refused documents go."""
+        self.numbers = numbers or Numbers()
+        self._settings = chosen
+        self._client = Client(chosen)
+        self._spool = kept
+        self._batch: list[bytes] = []
+        self._odd: list[bytes] = []
+        # Documents in the batch.
+        self.size = 0
+        # Documents that are through, of a batch that waits for others; whether Elasticsearch has them.
+        self._settled: dict[Document, bool] = {}
+        # How many documents an index may refuse.
+        self._credit: collections.Counter[bytes] = collections.Counter()
+        # Seconds from the last failure to the next try; 0: it did not fail.
+        self._pause = 0.0
+        self._next_try = 0.0
+        self._tried_with: object = None
+        self._last_error: dict[str, str] = {}
+        self._last_success = ""
+        self._rarely = health.Rarely()
+        self.condition = health.Condition("Elasticsearch takes documents again")
+
+    # What syslog-ng asks for, from one thread.
+
+    def add(self, text: bytes) -> bool:
+        """Put documents into the batch, as the outbox put them together. Return whether they fill a request."""
+        newlines = text.count(b"\n")
+        if newlines % 2:
+            self._batch.append(text)
+            self.size += newlines // 2 + 1
+        elif text:
+            self._odd.append(text)
+        return self.size > LINES - TOGETHER
+
+    def flush(self) -> bool:
+        """Settle the batch. False: nothing of it may be forgotten, it is to be added again once it is due()."""
+        batch = Batch(b"\n".join([*self._batch, b""]))
+        try:
+            self._settle(batch)
+        except Exception as error:
+            # syslog-ng drops a batch whose delivery raises: whatever it is, the batch waits.
+            self._wait(error if isinstance(error, Unavailable) else _own(error))
+            return False
+        self._refuse([(Document(b"", b"", text), _UNFIT) for text in self._odd])
+        if self._settled:
+            for document in batch.documents:
+                self._settled.pop(document, None)
+        self.numbers.add("waiting", -self.size)
+        self._forget()
+        return True
+
+    def due(self) -> bool:
+        """Whether it is time to send: the pause after a failure is over, or the key or the certificate is new."""
+        return (
+            not self._pause
+            or time.monotonic() >= self._next_try
+            or self._client.fingerprint() != self._tried_with
+        )
+
+    def close(self) -> None:
+        """Give up the connection and the batch: its documents will be added again."""
+        self._client.close()
+        self._forget()
+
+    def report(self) -> health.Report:
+        """Return the numbers for the health record; they count from the first start on."""
+        documents, size = self._spool.size()
+        return {
+            "state": "waiting" if self.condition.fault else "delivering" if self._last_success else "idle",
+            "since": health.timestamp(self.condition.since),
+            "reason": self.condition.sentence,
+            "last_error": self._last_error,
+            "last_success": self._last_success,
+            **{name: self.numbers[name] for name in _COUNTED},
+            "refusals": self.numbers.under("refusals."),
+            "spool": {"documents": documents, "bytes": size},
+            "fault": f"refused documents can't be kept: {self._spool.fault}" if self._spool.fault else None,
+        }
+
+    # What `wrtflow spool resend` asks for.
+
+    def resend(self) -> None:
+        """Send what is in the spool again. What is refused again is kept again. Unavailable: the rest is kept, too."""
+        for path in self._spool.claim():
+            documents = [Document.of(refused) for refused in spool.read(path)]
+            self._refuse([(document, _UNFIT) for document in documents if not document.fit])
+            documents = [document for document in documents if document.fit]
+            for begin in range(0, len(documents), LINES):
+                again: _Refusals = []
+                self._send(Batch.of(documents[begin : begin + LINES]), LINES, again)
+                self._refuse(again)
+            path.unlink(missing_ok=True)
+
+    def _forget(self) -> None:
+        self._batch, self._odd, self.size = [], [], 0
+
+    def _wait(self, unavailable: Unavailable) -> None:
+        self._pause = min(max(1.0, 2 * self._pause), PAUSE)
+        self._next_try = time.monotonic() + self._pause
+        self.numbers.add("failed_requests")
+        self._last_error = {"at": health.timestamp(time.time()), "what": str(unavailable)}
+        number = max(self.size, self.numbers["waiting"])
+        self.condition.wrong(unavailable.fault, f"{unavailable} {number} documents wait.")
+        self._forget()
+
+    def _settle(self, batch: Batch) -> None:
+        """Send the documents, and spool what is refused. Unavailable: those that aren't settled have to wait."""
+        before = len(self._settled)
+        if before:
+            batch = Batch.of([document for document in batch.documents if document not in self._settled])
+        if not len(batch):
+            return
+        self._tried_with = self._client.fingerprint()
+        refused: _Refusals = []
+        try:
+            # Few first: they don't overload who was overloaded, and pass where a large request breaks.
+            self._send(batch, 1 if self._pause else LINES, refused)
+        finally:
+            waits = self._judge(refused)
+            if len(self._settled) > before:
+                self._pause = 0.0
+        if waits:
+            raise waits
+        self._pause = 0.0
+        if not self._last_success:
+            health.changed()
+        self._last_success = health.timestamp(time.time())
+        self.condition.right()
+
+    def _send(self, batch: Batch, first: int, refused: _Refusals) -> None:
+        """Send first documents, then four times as many, and so on, as far as requests go. Note what is refused."""
+        ends = time.monotonic() + LIMIT
+        begin = 0
+        while begin < len(batch):
+            if time.monotonic() > ends:
+                raise Unavailable("slow", f"Elasticsearch at {self._settings.url} is slow.")
+            whole = begin == 0 and len(batch) <= first
+            part = batch if whole else Batch.of(batch.documents[begin : begin + first])
+            answers = self._client.bulk(part)
+            if not isinstance(answers, list):
+                if len(part) > 1:
+                    first = len(part) // 2
+                    continue
+                answers = [answers]
+            if whole and answers.count(_CREATED) == len(part):
+                # The usual case: nobody will ask which documents these were.
+                self.numbers.add("indexed", len(part))
+                self._credit[part.target] = _CREDIT
+            else:
+                self._read(part, answers, refused)
+            begin += len(part)
+            first = min(4 * first, LINES)
+
+    def _read(self, part: Batch, answers: Sequence[Answer], refused: _Refusals) -> None:
+        """Take one request's answers in; Unavailable when any says that its document has to wait for the cluster."""
+        waiting = None
+        for document, answer in zip(part.documents, answers, strict=True):
+            if answer.status in (HTTPStatus.CREATED, HTTPStatus.CONFLICT):
+                self.numbers.add("indexed" if answer.status == HTTPStatus.CREATED else "duplicates")
+                self._settled[document] = True
+                self._credit[document.target] = _CREDIT
+            elif answer.passing:
+                waiting = waiting or (answer, document.target)
+            else:
+                refused.append((document, answer))
+        if waiting:
+            raise _unavailable(*waiting, self._settings)
+
+    def _judge(self, refused: _Refusals) -> Unavailable | None:
+        """Spool the refused documents that are at fault themselves. Return why the others wait."""
+        taken = collections.Counter(document.target for document, there in self._settled.items() if there)
+        own: _Refusals = []
+        for target in {document.target for document, _ in refused}:
+            pairs = [pair for pair in refused if pair[0].target == target]
+            others = [pair for pair in pairs if not pair[1].index_mend]
+            newer = sum(number for index, number in taken.items() if index > target)
+            if not target or len(pairs) < newer:
+                own += pairs
+            elif taken[target]:
+                own += others
+            elif len(others) <= self._credit[target]:
+                self._credit[target] -= len(others)
+                own += others
+        self._refuse(own)
+        self._settled.update((document, False) for document, _ in own)
+        for document, answer in refused:
+            if document not in self._settled:
+                return _unavailable(answer, document.target, self._settings, index=True)
+        return None
+
+    def _refuse(self, refused: _Refusals) -> None:
+        """Put documents into the spool."""
+        if not refused:
+            return
+        self.numbers.add("refused", len(refused))
+        for document, answer in refused:
+            self.numbers.add(f"refusals.{answer.name}")
+            self._last_error = {
+                "at": health.timestamp(time.time()),
+                "what": f"{_text(document.id)}: {answer}",
+            }
+            self._rarely.say(
+                answer.name,
+                health.WARNING,
+                f"Elasticsearch refuses the document {_text(document.id)} for {_text(document.target)} ({answer}):"
+                " it is kept, see `wrtflow spool list`.",
+            )
+        now = time.time()
+        lost = self._spool.add(
+            spool.Refused(now, _text(document.target), _text(document.id), *answer, _text(document.source))
+            for document, answer in refused
+        )
+        if lost:
+            self.numbers.add("lost", lost)
+            why = self._spool.fault
+            sentence = "The spool of refused documents is full: the oldest are dropped."
+            if why:
+                sentence = f"Refused documents can't be kept and are lost: {why}."
+            self._rarely.say(str(why), health.ERROR, sentence)
+
+
+def _unavailable(
+    answer: Answer, target: bytes, chosen: settings.Delivery, *, index: bool = False
+) -> Unavailable:
+    """Say what keeps documents of an index from being taken, and what to do."""
+    key, name, fault = chosen.api_key_file, _text(target), answer.name
+    if (
+        answer.status == HTTPStatus.UNAUTHORIZED
+        or answer.kind == "security_exception"
+        or (answer.status == HTTPStatus.FORBIDDEN and not answer.index_mend)
+    ):
+        sentence = (
+            f"Elasticsearch refuses the API key in {key} ({answer}): run the playbook, it makes a new one."
+        )
+    elif answer.status == HTTPStatus.TOO_MANY_REQUESTS:
+        sentence = f"Elasticsearch takes no documents now, its disk is full or it is overloaded ({answer})."
+    elif answer.kind == _NO_SHARD:
+        sentence = (
+            f"Elasticsearch has no room for the index {name}, most likely because its disk is above the high"
+            f" watermark ({answer}): {answer.index_mend}."
+        )
+    elif index:
+        fault = f"{name} {fault}"
+        mend = answer.index_mend or "mend its mapping, or the template that it was made from"
+        sentence = f"The index {name} takes no documents ({answer}): {mend}."
+    else:
+        sentence = f"Elasticsearch at {chosen.url} can't take documents ({answer})."
+    return Unavailable(fault, sentence)
+
+
+def _own(error: Exception) -> Unavailable:
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    sentence = f"Delivery fails ({error!r} in {place.name}, {place.filename}:{place.lineno})."
+    return Unavailable(repr(error), sentence)
+
+
+def _text(value: bytes) -> str:
+    return value.decode(errors="surrogateescape")

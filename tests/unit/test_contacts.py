@@ -1,0 +1,165 @@
+"""wrtflow.contacts: the first time a device meets a country or a system, and never again."""
+
+import random
+from pathlib import Path
+
+import pytest
+from fakes import DAY, HOUR, LAPTOP, START, TABLET, YEAR, Clock
+from wrtflow import contacts
+from wrtflow.contacts import Contacts
+from wrtflow.state import State
+
+MAC, CAMERA = "02-00-00-00-00-20", "02-00-00-00-00-99"
+
+
+class Made:
+    def __init__(self, folder: Path, clock: Clock | None = None) -> None:
+        self.folder = folder
+        self.clock = clock or Clock()
+        self.state = State(folder / "state.sqlite")
+        self.contacts = Contacts(self.state, self.clock)
+        self.state.open()
+        self.contacts.load()
+
+    def meets(self, mac=None, address=LAPTOP, country=None, system=None) -> bool:
+        return self.contacts.meets(mac, address, country, system)
+
+    def again(self, clock: Clock | None = None) -> "Made":
+        self.state.save()
+        self.state.close()
+        return Made(self.folder, clock or Clock(self.clock.by_wall))
+
+
+@pytest.fixture
+def made(tmp_path):
+    return Made(tmp_path)
+
+
+def test_first_of_country_or_system(made):
+    assert made.meets(None, "10.0.0.1", "DE", 64501)
+    assert not made.meets(None, "10.0.0.1", "DE", 64501)
+    assert made.meets(None, "10.0.0.1", "DE", 64502)
+    assert made.meets(None, "10.0.0.1", "CN", 64501)
+    assert made.meets(None, "10.0.0.2", "DE", 64501)
+    assert not made.meets(None, "10.0.0.2", None, None)
+    assert not made.meets(None, "10.0.0.2", None, 64501)
+    assert len(made.contacts) == 6
+
+
+def test_a_known_device_with_a_new_address_meets_nothing_new(made):
+    assert made.meets(MAC, LAPTOP, "DE")
+    assert not made.meets(MAC, "10.77.0.99", "DE")
+
+
+def test_a_new_device_with_a_known_address_does(made):
+    assert made.meets(MAC, TABLET, "CN")
+    assert made.meets(CAMERA, TABLET, "CN")
+
+
+def test_a_device_whose_mac_becomes_known_later_stays_the_same(made):
+    assert made.meets(None, LAPTOP, "DE", 64501)
+    assert not made.meets(MAC, LAPTOP, "DE", 64501)
+    assert not made.again().meets(MAC, "10.77.0.99", "DE", 64501)
+
+
+def test_what_a_mac_took_over_is_the_next_owner_s_no_more(made):
+    made.meets(None, TABLET, "CN")
+    assert not made.meets(MAC, TABLET, "CN")
+    assert made.meets(CAMERA, TABLET, "CN")
+    assert made.again().meets(None, TABLET, "CN")
+
+
+def test_it_outlives_a_restart(made):
+    made.meets(None, LAPTOP, "DE", 64501)
+    again = made.again()
+    assert not again.meets(None, LAPTOP, "DE", 64501)
+    assert len(again.contacts) == 2
+
+
+def test_what_does_not_happen_for_a_year_is_forgotten(made):
+    made.meets(MAC, LAPTOP, "DE")
+    made.meets(MAC, LAPTOP, "CN")
+    for _ in range(9):
+        made.clock.passes(45 * DAY)
+        assert not made.meets(MAC, LAPTOP, "DE")
+        made = made.again()
+    assert len(made.contacts) == 1
+    assert made.meets(MAC, LAPTOP, "CN")
+
+
+@pytest.mark.parametrize("years", [-60, -30, -1, 1, 3, 30])
+def test_a_wrong_clock_and_a_long_absence_make_nothing_new(made, years):
+    """However often it starts, and whatever it writes while the clock is wrong."""
+    places = ("DE", "CN", "BR")
+    for place in places:
+        made.meets(MAC, LAPTOP, place)
+    wrong = made.again(Clock(max(START + years * YEAR, HOUR)))
+    assert not wrong.meets(MAC, LAPTOP, "DE")
+    wrong.clock.passes(2 * DAY)
+    assert not wrong.meets(MAC, LAPTOP, "CN")
+    wrong = wrong.again()
+    assert not wrong.meets(MAC, LAPTOP, "CN")
+    right = wrong.again(Clock(START + DAY))
+    for _ in range(3):
+        for place in places:
+            assert not right.meets(MAC, LAPTOP, place)
+        right.clock.passes(DAY)
+        right = right.again()
+
+
+def test_one_device_fills_its_own_room_alone_and_is_silent_then(made, monkeypatch):
+    monkeypatch.setattr(contacts, "_OF_ONE", 10)
+    raised = [made.meets(MAC, LAPTOP, None, number) for number in range(1, 31)]
+    assert raised == [True] * 10 + [False] * 20
+    # Again and again: not once more.
+    assert not any(made.meets(MAC, LAPTOP, None, number) for number in range(1, 31))
+    assert (len(made.contacts), made.contacts.beyond) == (10, 20)
+    assert made.meets(CAMERA, TABLET, "DE")
+
+
+def test_all_contacts_have_a_bound_and_are_silent_then(made, monkeypatch):
+    monkeypatch.setattr(contacts, "_MOST", 10)
+    assert sum(made.meets(None, f"10.77.0.{number}", "DE") for number in range(30)) == 10
+    assert len(made.contacts) == 10
+    assert made.contacts.beyond == 20
+    # A flood ends; what has been known stays known.
+    assert not made.meets(None, "10.77.0.3", "DE")
+
+
+def test_a_device_at_its_bound_still_gets_its_mac(made, monkeypatch):
+    monkeypatch.setattr(contacts, "_MOST", 2)
+    made.meets(None, LAPTOP, "DE")
+    made.meets(None, TABLET, "DE")
+    assert not made.meets(MAC, LAPTOP, "DE")
+    assert not made.again().meets(MAC, "10.77.0.99", "DE")
+
+
+def test_nothing_is_left_of_what_is_forgotten(made, monkeypatch):
+    monkeypatch.setattr(contacts, "_ASKED", 50)
+    for number in range(300):
+        made.meets(None, f"10.77.1.{number}", "DE", 5)
+        made.meets(f"02-{number}", f"10.77.1.{number}", "DE", 5)
+    assert len(made.contacts._asked) <= 50
+    assert len(made.contacts._of) == 300
+    made.clock.passes(2 * YEAR)
+    made.meets(MAC, LAPTOP, "DE")
+    assert (len(made.contacts), len(made.contacts._of)) == (1, 1)
+    assert len(made.again().contacts) == 1
+
+
+def test_counts_never_differ_from_what_is_kept(made):
+    chance = random.Random(1)
+    for _ in range(3000):
+        made.meets(
+            chance.choice([None, None, MAC, CAMERA]), chance.choice([LAPTOP, TABLET]),
+            chance.choice([None, "DE", "CN"]), chance.choice([None, *range(1, 20)]),
+        )  # fmt: skip
+        made.clock.passes(chance.choice([0, HOUR, 10 * DAY]))
+        if chance.random() < 0.01:
+            before = dict(made.contacts._met)
+            made = made.again()
+            assert dict(made.contacts._met) == before
+    kept: dict[str, int] = {}
+    for contact in made.contacts._met:
+        kept[contact.rpartition(" ")[0]] = kept.get(contact.rpartition(" ")[0], 0) + 1
+    assert dict(made.contacts._of) == kept
