@@ -70,11 +70,12 @@ class Collector(collector.Machine):
         return dict(zip(names, zip(sums, inodes, strict=True), strict=True))
 
     def opened(self) -> dict[str, set[str]]:
-        """Return the inodes of the databases that the collector has open, by the name that they had then."""
+        """Return the inodes of the databases that the collector has copies of, by the name that they had then."""
         found: dict[str, set[str]] = {}
         for line in self.run("cat", f"/proc/{self.pid()}/maps").splitlines():
             if ".mmdb" in line:
-                found.setdefault(Path(line.split()[5]).name, set()).add(line.split()[4])
+                name, _, inode = line.split()[5].removeprefix("/memfd:").rpartition(".")
+                found.setdefault(name, set()).add(inode)
         return found
 
     def pid(self) -> str:

@@ -365,15 +365,18 @@ def _read(file: Path) -> tuple[int, maxminddb.Reader]:
 
     It is tried by Python first: the C library is 15 times as fast, and ends the process on some damaged files.
     """
-    with os.fdopen(os.memfd_create(file.name), "wb") as copy, file.open("rb") as content:
-        shutil.copyfileobj(content, copy, 1 << 20)
-        copy.flush()
-        name = f"/proc/self/fd/{copy.fileno()}"
-        with maxminddb.open_database(name, maxminddb.MODE_MMAP) as tried:
-            built = int(tried.metadata().build_epoch)
-            for number in range(0, 1 << 32, (1 << 32) // _TRIED):
-                tried.get(str(ipaddress.IPv4Address(number)))
-        return built, maxminddb.open_database(name, maxminddb.MODE_AUTO)
+    with file.open("rb") as content:
+        # Its name tells in /proc/PID/maps which file it is a copy of.
+        descriptor = os.memfd_create(f"{file.name}.{os.fstat(content.fileno()).st_ino}")
+        with os.fdopen(descriptor, "wb") as copy:
+            shutil.copyfileobj(content, copy, 1 << 20)
+            copy.flush()
+            name = f"/proc/self/fd/{descriptor}"
+            with maxminddb.open_database(name, maxminddb.MODE_MMAP) as tried:
+                built = int(tried.metadata().build_epoch)
+                for number in range(0, 1 << 32, (1 << 32) // _TRIED):
+                    tried.get(str(ipaddress.IPv4Address(number)))
+            return built, maxminddb.open_database(name, maxminddb.MODE_AUTO)
 
 
 def _text(record: object, *path: str | int) -> str | None:
