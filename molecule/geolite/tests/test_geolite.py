@@ -270,30 +270,6 @@ sys.modules["geolite"] = geolite
 loader.exec_module(geolite)
 """
 
-TRY = """
-try:
-    geolite.try_in_syslog_ng("City", pathlib.Path(sys.argv[1]), *sys.argv[2:])
-except geolite.UpdateError as error:
-    print(error)
-"""
-
-
-@pytest.mark.parametrize(
-    ("file", "expected", "said"),
-    [
-        ("/var/lib/GeoIP/GeoLite2-City.mmdb", "CN", ""),
-        ("/var/lib/GeoIP/GeoLite2-City.mmdb", "US", f"syslog-ng finds 'CN' for {SHENZHEN} in the new GeoLite2 City"),
-        ("/etc/passwd", "CN", "syslog-ng does not take the new GeoLite2 City: "),
-    ],
-    ids=["good", "another answer", "no database"],
-)  # fmt: skip
-def test_syslog_ng_tries_a_database_first(machine, file, expected, said):
-    machine.run("cp", file, "/var/tmp/database")
-    answer = machine.run("python3", "-B", "-c", LOAD + TRY, "/var/tmp/database", SHENZHEN, expected)
-    assert answer.startswith(said)
-    assert bool(answer) == bool(said)
-
-
 #: syslog-ng-ctl to a collector that aborts at its first reload.
 DIES = b"""#!/bin/sh
 if [ "$1" = reload ] && [ ! -e "$0.died" ]; then
@@ -513,7 +489,7 @@ sys.exit(geolite.main(arguments))
 @pytest.mark.parametrize(
     ("step", "call"),
     [
-        ("try_in_syslog_ng", 1),
+        ("validate", 2),
         ("put_in_place", 1),
         ("put_in_place", 2),
         ("reload_collector", 1),

@@ -24,7 +24,7 @@ import http.client
 import ipaddress
 import itertools
 import json
-import mmap
+import multiprocessing
 import os
 import re
 import shutil
@@ -38,6 +38,8 @@ import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -131,8 +133,7 @@ class Settings:
             if any("@" in urlsplit(source.location).netloc for source in sources.values()):
                 raise ValueError("a password in a URL would be shown: not supported")
             return cls(
-                # As the kernel names the files in it (_mapped).
-                directory=Path(raw["directory"]).resolve(),
+                directory=Path(raw["directory"]),
                 sources=sources,
                 account_id=str(raw.get("account_id", "")),
                 license_key=str(raw.get("license_key", "")),
@@ -334,7 +335,8 @@ def unpack(kind: str, download: Path, target: Path) -> None:
 def build_time(path: Path) -> int | None:
     """Return when a database was built (seconds since 1970), None where there is none that can be read."""
     try:
-        with maxminddb.open_database(str(path)) as database:
+        # In Python: the file may be damaged, and the C library crashes on some damaged files.
+        with maxminddb.open_database(str(path), maxminddb.MODE_MMAP) as database:
             return int(database.metadata().build_epoch)
     except (OSError, maxminddb.InvalidDatabaseError, ValueError):
         return None
@@ -361,12 +363,20 @@ def _records(database: maxminddb.Reader) -> Iterator[tuple[str, Any]]:
                 yield address, database.get(address)
 
 
-def read(kind: str, path: Path, known: dict[str, str]) -> tuple[str, str]:
-    """Read a database's records, those of the known addresses among them; UpdateError says what is wrong with them.
-
-    Returns an address that it places, and where: a country's or an autonomous system's code.
+def validate(kind: str, path: Path, known: dict[str, str]) -> None:
+    """Read a database in a process of its own, as the collector does: by MaxMind's C library, which crashes on some
+    damaged files. UpdateError says what is wrong with the database.
     """
-    sample = None
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as reader:
+        try:
+            reader.submit(read, kind, path, known).result()
+        except BrokenProcessPool:
+            raise UpdateError(f"The new GeoLite2 {kind} is damaged (MaxMind's library crashes).") from None
+
+
+def read(kind: str, path: Path, known: dict[str, str]) -> None:
+    """Read a sample of a database's records and those of the known addresses; UpdateError says what is wrong."""
+    useful = False
     try:
         with maxminddb.open_database(str(path)) as database:
             if not (found := database.metadata().database_type).endswith(kind):
@@ -378,8 +388,7 @@ def read(kind: str, path: Path, known: dict[str, str]) -> tuple[str, str]:
                         raise UpdateError(
                             f"The new GeoLite2 {kind} has a {name} that is no {wanted.__name__} at {address}."
                         )
-                if sample is None and (essential := _value(record, ESSENTIAL[kind])) is not None:
-                    sample = address, str(essential)
+                useful = useful or _value(record, ESSENTIAL[kind]) is not None
             for address, expected in known.items():
                 said = _value(database.get(address), ESSENTIAL[kind])
                 if str(said) != str(expected):
@@ -389,11 +398,10 @@ def read(kind: str, path: Path, known: dict[str, str]) -> tuple[str, str]:
     except Exception as error:
         # Broken bytes can raise anything in a decoder.
         raise UpdateError(f"The new GeoLite2 {kind} is damaged ({error}).") from error
-    if sample is None:
+    if not useful:
         raise UpdateError(
             f"The new GeoLite2 {kind} has no {ESSENTIAL[kind]}: it is no database of that kind."
         )
-    return sample
 
 
 def compare(kind: str, new: Path, present: Path, minimum_share: float) -> None:
@@ -414,47 +422,6 @@ def compare(kind: str, new: Path, present: Path, minimum_share: float) -> None:
 
 def _date(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).date().isoformat()
-
-
-_SCRATCH = """@version: current
-log {{
-    source {{ internal(); }};
-    parser {{ geoip2("{address}" prefix("geo.") database("{database}")); }};
-    destination {{ file("{work}/output" template("${{geo.{path}}}\\n")); }};
-}};
-"""
-
-
-def try_in_syslog_ng(kind: str, path: Path, address: str, expected: str) -> None:
-    """Have a syslog-ng of its own place an address: the one that collects must never be the first to open a database.
-
-    UpdateError where it doesn't do as the database says; nothing where no syslog-ng is installed yet.
-    """
-    if not shutil.which("syslog-ng"):
-        return
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        work = Path(folder)
-        (work / "scratch.conf").write_text(
-            _SCRATCH.format(work=work, database=path, address=address, path=ESSENTIAL[kind])
-        )
-        output = work / "output"
-        command = [
-            "syslog-ng", "--foreground", "--no-caps", "--cfgfile", f"{work}/scratch.conf",
-            *("--persist-file", f"{work}/persist", "--control", f"{work}/ctl", "--pidfile", f"{work}/pid"),
-        ]  # fmt: skip
-        with subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        ) as process:
-            _until(lambda: process.poll() is not None or (output.exists() and output.stat().st_size > 0), 30)
-            process.kill()
-            _, said = process.communicate()
-        if not output.exists():
-            last = said.strip().splitlines()[-1:] or ["it said nothing"]
-            raise UpdateError(f"syslog-ng does not take the new GeoLite2 {kind}: {last[0]}")
-        if (found := output.read_text().partition("\n")[0]) != expected:
-            raise UpdateError(
-                f"syslog-ng finds '{found}' for {address} in the new GeoLite2 {kind}, not {expected}."
-            )
 
 
 def _until(condition: Callable[[], object], seconds: float) -> bool:
@@ -529,25 +496,22 @@ def _control(*command: str) -> tuple[bool, str]:
     return done.returncode == 0, done.stdout.strip()
 
 
-def _mapped(process: int | str, database: Path) -> set[str]:
-    """Return device and inode of what a process has mapped of a database, and of former ones of this name."""
+def _opened(process: int, database: Path) -> set[int]:
+    """Return the inodes of the files of this name that the collector has copied into memory (wrtflow.places)."""
     try:
         maps = Path(f"/proc/{process}/maps").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return set()
-    line = rf"^(?:\S+ ){{3}}(\S+ \d+) +{re.escape(str(database))}(?: \(deleted\))?$"
-    return set(re.findall(line, maps, re.MULTILINE))
+    return {int(inode) for inode in re.findall(rf"/memfd:{re.escape(database.name)}\.(\d+) ", maps)}
 
 
 def _runs_with(databases: list[Path]) -> int:
-    """Return the collector's process id if it has these databases open and no former ones, else 0."""
+    """Return the collector's process id if it answers and has opened these databases and no former ones, else 0."""
     pid = _collector()
-    for database in databases:
-        # Mapped here, too: what the kernel says of a file in maps is not always what stat() says of it.
-        with database.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ):
-            if _mapped(pid, database) != _mapped("self", database):
-                return 0
-    return pid
+    if any(_opened(pid, database) != {database.stat().st_ino} for database in databases if database.exists()):
+        return 0
+    # A process that is about to die still has its memory.
+    return pid if _control("healthcheck", "--timeout", "5")[0] else 0
 
 
 def reload_collector(pid: int, databases: list[Path]) -> None:
@@ -559,7 +523,7 @@ def reload_collector(pid: int, databases: list[Path]) -> None:
     if not done:
         raise UpdateError(f"The collector could not reload ({said}).")
     _until(lambda: _runs_with(databases) or _collector() != pid, PATIENCE)
-    if _runs_with(databases) != pid or not _control("healthcheck", "--timeout", "10")[0]:
+    if _runs_with(databases) != pid:
         raise UpdateError("The collector did not go on with the new databases.")
 
 
@@ -616,12 +580,11 @@ def _update(settings: Settings, work: Path, *, check: bool, force: bool) -> list
         if fetched := fetch(kind, source, settings, work, known):
             download, known = fetched
             unpack(kind, download, new)
-            address, place = read(kind, new, settings.known.get(kind, {}))
+            validate(kind, new, settings.known.get(kind, {}))
             if not force:
                 compare(kind, new, present, settings.minimum_share)
         changed = fetched is not None and _digest_of(new) != digest
         if changed:
-            try_in_syslog_ng(kind, new, address, place)
             fresh.append((new, present))
         results.append(Result(kind, old, build_time(new) if changed else old, changed))
         after[kind] = {**known, "installed": _digest_of(new if changed else present)}
@@ -639,7 +602,7 @@ def _place(fresh: list[tuple[Path, Path]], unopened: list[Path], work: Path) -> 
     """Put the fresh databases in place and have the collector open what it has not; else the former ones are back."""
     # A collector that isn't running opens them at its start, and one that has none open does something else.
     pid = _collector()
-    used = [present for present in unopened if _mapped(pid, present)]
+    used = [present for present in unopened if _opened(pid, present)]
     placed = []
     try:
         for new, present in fresh:
