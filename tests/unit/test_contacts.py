@@ -4,9 +4,10 @@ import random
 from pathlib import Path
 
 import pytest
-from fakes import DAY, HOUR, LAPTOP, START, TABLET, YEAR, Clock
+from fakes import DAY, HOUR, LAPTOP, SITE, START, TABLET, YEAR, Clock
 from wrtflow import contacts
 from wrtflow.contacts import Contacts
+from wrtflow.places import Place
 from wrtflow.state import State
 
 MAC, CAMERA = "02-00-00-00-00-20", "02-00-00-00-00-99"
@@ -22,7 +23,7 @@ class Made:
         self.contacts.load()
 
     def meets(self, mac=None, address=LAPTOP, country=None, system=None) -> bool:
-        return self.contacts.meets(mac, address, country, system)
+        return self.contacts.meets(mac, address, Place(SITE, 4, country=country, system=system))
 
     def again(self, clock: Clock | None = None) -> "Made":
         self.state.save()
