@@ -10,6 +10,7 @@ import hashlib
 import json
 import time
 import typing
+import zoneinfo
 
 from wrtflow.parse import Flow, protocol
 from wrtflow.places import Place
@@ -30,7 +31,12 @@ class Facts(typing.NamedTuple):
     source_mac: str | None
     destination_name: str | None
     domain_source: str
-    first_seen: bool
+    first_seen: bool = False
+    # The end at home, and who made it.
+    device: str | None = None
+    manufacturer: str | None = None
+    # What the owner of a site's name registered.
+    registered_domain: str | None = None
 
 
 @functools.lru_cache(maxsize=4096)
@@ -49,6 +55,24 @@ def timestamp(milliseconds: int) -> str:
     """Return ms since 1970 as ISO 8601 in UTC."""
     seconds, rest = divmod(milliseconds, 1000)
     return f"{_second(seconds)}.{rest:03}Z"
+
+
+class Calendar:
+    """Hour and weekday in the house's time zone."""
+
+    def __init__(self, zone: str) -> None:
+        """zone: its name, as Europe/Berlin; empty: the zone of this machine."""
+        self._zone = zoneinfo.ZoneInfo(zone) if zone else None
+        # All zones change at a full quarter of an hour.
+        self._quarter = functools.lru_cache(maxsize=256)(self._members)
+
+    def members(self, milliseconds: int) -> str:
+        """Return the members hour (0-23) and weekday (1 Monday to 7 Sunday) of ms since 1970, each behind a comma."""
+        return self._quarter(milliseconds // 900_000)
+
+    def _members(self, quarter: int) -> str:
+        moment = datetime.datetime.fromtimestamp(quarter * 900, self._zone)
+        return f',"hour":{moment.hour},"weekday":{moment.isoweekday()}'
 
 
 @functools.lru_cache(maxsize=64)
@@ -100,7 +124,7 @@ def direction(source: Place, destination: Place, translated: Place) -> str:
     return "inbound" if inside else "external"
 
 
-def document(ended: Ended, ends: Ends, start: int | None, end: int, facts: Facts) -> str:
+def document(ended: Ended, ends: Ends, start: int | None, end: int, facts: Facts, calendar: Calendar) -> str:
     """Return the document as one line of JSON.
 
     start and end: ms since 1970.
@@ -109,9 +133,10 @@ def document(ended: Ended, ends: Ends, start: int | None, end: int, facts: Facts
     read = ended.read
     at = timestamp(end)
     if start is None:
-        period = f'"end":"{at}"'
+        period, hour = f'"end":"{at}"', ""
     else:
         start = min(start, end)
+        hour = calendar.members(start)
         period = f'"start":"{timestamp(start)}","end":"{at}","duration":{(end - start) * 1_000_000}'
     if ended.action == END:
         octets, packets = int(read.bytes) + int(read.reply_bytes), int(read.packets) + int(read.reply_packets)
@@ -125,6 +150,10 @@ def document(ended: Ended, ends: Ends, start: int | None, end: int, facts: Facts
     source_name = f',"domain":{quoted(facts.source_name)}' if facts.source_name else ""
     source_mac = f',"mac":"{facts.source_mac}"' if facts.source_mac else ""
     destination_name = f',"domain":{quoted(facts.destination_name)}' if facts.destination_name else ""
+    registered = f',"registered_domain":{quoted(facts.registered_domain)}' if facts.registered_domain else ""
+    first = ',"first_seen":true' if facts.first_seen else ""
+    device = f',"device":{quoted(facts.device)}' if facts.device else ""
+    maker = f'"device":{{"manufacturer":{quoted(facts.manufacturer)}}},' if facts.manufacturer else ""
     source_port = "" if read.source_port is None else f',"port":{read.source_port}'
     destination_port = "" if read.destination_port is None else f',"port":{read.destination_port}'
     return (
@@ -135,13 +164,10 @@ def document(ended: Ended, ends: Ends, start: int | None, end: int, facts: Facts
         f'"direction":"{facts.direction}"}},'
         f'"source":{{"ip":"{source.ip}"{source_port}{sent}{source_mac}{source_name}'
         f"{_nat(source, reply_destination, read.source_port, read.reply_destination_port)}{source.json}}},"
-        f'"destination":{{"ip":"{destination.ip}"{destination_port}{received}{destination_name}'
+        f'"destination":{{"ip":"{destination.ip}"{destination_port}{received}{destination_name}{registered}'
         f"{_nat(destination, reply_source, read.destination_port, read.reply_source_port)}{destination.json}}},"
-        f'"wrtflow":{{"domain_source":"{facts.domain_source}"{_FIRST if facts.first_seen else ""}}}}}'
+        f'{maker}"wrtflow":{{"domain_source":"{facts.domain_source}"{device}{hour}{first}}}}}'
     )
-
-
-_FIRST = ',"first_seen":true'
 
 
 def _nat(place: Place, translated: Place, port: str | None, translated_port: str | None) -> str:

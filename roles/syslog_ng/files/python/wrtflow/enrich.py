@@ -9,11 +9,13 @@ from wrtflow.accesspoints import LEFT_OUT, AccessPoints
 from wrtflow.clock import Clock
 from wrtflow.contacts import Contacts
 from wrtflow.correlate import Ended, Ends
+from wrtflow.devices import Device
 from wrtflow.document import Facts
 from wrtflow.names import Names
 from wrtflow.outbox import Outbox
 from wrtflow.parse import Flow, Refused
 from wrtflow.places import LeftOut, Place, Places
+from wrtflow.registries import Registries
 
 # ms that a router's clock may be wrong and still be the one that counts.
 _CLOCK = 600_000
@@ -37,6 +39,8 @@ class Enrich:
     contacts: Contacts
     outbox: Outbox
     clock: Clock
+    registries: Registries
+    calendar: document.Calendar
     counts: dict[str, int]  # takes flows, left_out, and sites_… by domain_source
 
     def ends(self, read: Flow) -> Ends:
@@ -91,7 +95,7 @@ class Enrich:
         facts = self._facts(ended, ends, access_point, who, began)
         self.counts["flows"] += 1
         self.counts[SITES[facts.domain_source]] += 1
-        text = document.document(ended, ends, start, end, facts)
+        text = document.document(ended, ends, start, end, facts, self.calendar)
         self.outbox.put(document.index(self.prefix, end), ended.id, text)
 
     def _facts(
@@ -104,21 +108,44 @@ class Enrich:
         direction = document.direction(source, destination, translated)
         if direction == "internal":
             device, to = names.device(source.ip), names.device(inner.ip).name
-            return Facts(observer, direction, device.name, device.mac, to, "none", False)
+            home = self._home(device, source.ip)
+            return Facts(observer, direction, device.name, device.mac, to, "none", False, *home)
         name = (who and self.asked(ends, who, began)) or ended.name
         # Its NEW has asked by its own time. Without a NEW the name that was asked for last is the best guess.
         if not name and (began is None or began != ended.start):
             name = self.asked(ends, None, began)
         site, via = (name, "dns") if name else names.reverse((source if inner.home else destination).ip)
         if direction == "inbound":
-            return Facts(observer, direction, site, None, names.device(inner.ip).name, via, False)
+            device = names.device(inner.ip)
+            home = self._home(device, inner.ip)
+            return Facts(observer, direction, site, None, device.name, via, False, *home)
+        registered = site and self.registries.registered_domain(site)
         if direction == "external":
-            return Facts(observer, direction, names.reverse(source.ip)[0], None, site, via, False)
-        home = who or source
-        device = names.device(home.ip)
+            source_name = names.reverse(source.ip)[0]
+            return Facts(
+                observer, direction, source_name, None, site, via, False, registered_domain=registered
+            )
+        ip = (who or source).ip
+        device = names.device(ip)
         # The contact is first in the other router's flow: the dashboards show that one.
-        first = not access_point and self.contacts.meets(device.mac, home.ip, destination)
-        return Facts(observer, direction, device.name, device.mac, site, via, first)
+        first = not access_point and self.contacts.meets(device.mac, ip, destination)
+        home = self._home(device, ip)
+        return Facts(
+            observer,
+            direction,
+            device.name,
+            device.mac,
+            site,
+            via,
+            first,
+            *home,
+            registered_domain=registered,
+        )
+
+    def _home(self, device: Device, ip: str) -> tuple[str, str | None]:
+        """Return what the end at home is called, and who made it."""
+        maker = self.registries.manufacturer(device.mac) if device.mac else None
+        return device.name or device.mac or ip, maker
 
     def _times(self, ended: Ended) -> tuple[int | None, int, int | None]:
         """Return start and end in ms since 1970, and the start in ms of the steady clock, as sure as it is."""
