@@ -19,6 +19,13 @@ import yaml
 PROJECT = Path(__file__).parents[1]
 BEGIN, END = "<!-- tools/reference.py writes this table -->", "<!-- end of the table -->"
 
+HEAD = """# The flow document
+
+One document a finished flow, with names of the Elastic Common Schema. `wrtflow.*` are our own. A field that has no value is
+left out. This page is written by `tools/reference.py` from `files/flow-document.yml`.
+
+"""
+
 
 def _table(*rows: tuple[str, ...]) -> str:
     head, *body = (" | ".join(cell.replace("|", "\\|") for cell in row) for row in rows)
@@ -64,8 +71,7 @@ def fields() -> str:
     ]
     aliases = [(f"`{name}`", f"`{field}`") for name, field in document["flow_aliases"].items()]
     return (
-        "# The flow document\n\nOne document a finished flow, with names of the Elastic Common Schema. `wrtflow.*` are our own. A field"
-        " that has no value\nis left out. This page is written by `tools/reference.py` from `files/flow-document.yml`.\n\n"
+        HEAD
         + _table(("field", "type", "in", "what it holds"), *rows)
         + "\nThe article's names work in every query, as aliases:\n\n"
         + _table(("alias", "field"), *aliases)
