@@ -21,7 +21,7 @@ BEGIN, END = "<!-- tools/reference.py writes this table -->", "<!-- end of the t
 
 HEAD = """# The flow document
 
-One document a finished flow, with names of the Elastic Common Schema. `wrtflow.*` are our own. A field that has no value
+One document a finished flow, with ECS names. `wrtflow.*` are our own. A field that has no value
 is left out. This page is written by `tools/reference.py` from `files/flow-document.yml`.
 
 """
