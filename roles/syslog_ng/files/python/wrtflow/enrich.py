@@ -96,7 +96,7 @@ class Enrich:
         self.counts["flows"] += 1
         self.counts[SITES[facts.domain_source]] += 1
         text = document.document(ended, ends, start, end, facts, self.calendar)
-        self.outbox.put(document.index(self.prefix, end), ended.id, text)
+        self.outbox.put(document.index(self.prefix, end // 86_400_000), ended.id, text)
 
     def _facts(
         self, ended: Ended, ends: Ends, access_point: bool, who: Place | None, began: int | None
