@@ -23,7 +23,9 @@ class Made:
         self.contacts.load()
 
     def meets(self, mac=None, address=LAPTOP, country=None, system=None) -> bool:
-        return self.contacts.meets(mac, address, Place(SITE, 4, country=country, system=system))
+        return self.contacts.meets(
+            mac, address, Place(SITE, 4, country=country, system=system), self.clock.now()
+        )
 
     def again(self, clock: Clock | None = None) -> "Made":
         self.state.save()

@@ -128,7 +128,7 @@ class Enrich:
         ip = (who or source).ip
         device = names.device(ip)
         # The contact is first in the other router's flow: the dashboards show that one.
-        first = not access_point and self.contacts.meets(device.mac, ip, destination)
+        first = not access_point and self.contacts.meets(device.mac, ip, destination, ended.at)
         home = self._home(device, ip)
         return Facts(
             observer,
