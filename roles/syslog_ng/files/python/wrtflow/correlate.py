@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import itertools
 import typing
-from dataclasses import dataclass
 
 from wrtflow import document
 from wrtflow.clock import Clock
@@ -52,8 +51,7 @@ class Event(typing.NamedTuple):
     left_out: bool = False  # nothing may be stored of it
 
 
-@dataclass(slots=True, eq=False)
-class Open:
+class Open(typing.NamedTuple):
     """A flow without its end."""
 
     number: int

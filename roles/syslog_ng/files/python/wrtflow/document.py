@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import binascii
 import calendar
 import datetime
 import functools
-import hashlib
 import json
 import time
 import typing
 import zoneinfo
+from binascii import b2a_base64
+from hashlib import blake2b
 
 from wrtflow.parse import Flow, protocol
 from wrtflow.places import Place
@@ -98,8 +98,8 @@ def identity(read: Flow, router: str, line: str, twin: int = 0) -> str:
     # beginning: ids that do not compress cost more than any field. 6 tell apart what ended in the same 2 seconds.
     seconds = seconds_of_year(read.stamp) or 0 if read.end is None else read.end // 1000
     what = f"{router} {line} {twin}" if twin else f"{router} {line}"
-    digest = hashlib.blake2b(what.encode("utf-8", "replace"), digest_size=6).digest()
-    whole = binascii.b2a_base64((seconds // 2 & 0xFFFFFF).to_bytes(3, "big") + digest, newline=False)
+    digest = blake2b(what.encode("utf-8", "replace"), digest_size=6).digest()
+    whole = b2a_base64((seconds // 2 & 0xFFFFFF).to_bytes(3, "big") + digest, newline=False)
     return whole.translate(_URL_SAFE).decode()
 
 
