@@ -15,12 +15,13 @@ from __future__ import annotations
 import enum
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from operator import itemgetter
 from socket import AF_INET6, inet_pton
 from typing import Any, NamedTuple
 
+from wrtflow import settings
 from wrtflow.places import LeftOut
 from wrtflow.shares import Shares
 from wrtflow.state import State
@@ -36,8 +37,6 @@ ADDRESSES = 20_000
 LATELY = 86_400_000
 # ms that a lease counts more than a neighbour's MAC: behind a repeater that MAC is the repeater's.
 LEASE = 86_400_000
-# ms between two writes to disk that something is still there.
-_WRITTEN = 3_600_000
 
 
 class Device(NamedTuple):
@@ -79,27 +78,20 @@ class _Address:
     name: str | None  # what only the address is known to be called
     told: Told = Told.DUID
     when: int = 0
-    written: int = 0
 
 
 class Devices:
     """Devices by address. device() and mac() are look-ups in dictionaries."""
 
     def __init__(
-        self,
-        state: State,
-        static: Mapping[str, str],
-        local_domains: Iterable[str],
-        left_out: LeftOut,
-        moved: Callable[[str], None],
+        self, state: State, chosen: settings.Names, left_out: LeftOut, moved: Callable[[str], None]
     ) -> None:
-        """static: address or MAC (any spelling) -> name. Names are told without local_domains.
+        """Of devices left out nothing is remembered but which address has such a MAC.
 
-        Of devices left out nothing is remembered but which address has such a MAC. moved is called with each address
-        that a device loses.
+        moved is called with each address that a device loses.
         """
-        self._static = {address(text) or spelt(text): name for text, name in static.items()}
-        self._local_domains = tuple(local_domains)
+        self._static = {address(text) or spelt(text): name for text, name in chosen.devices.items()}
+        self._local_domains = chosen.local_domains
         self._left_out = left_out
         self._moved = moved
         # MACs without an address come first, then those that were last seen longest ago.
@@ -107,9 +99,8 @@ class Devices:
         self.addresses: dict[str, _Address] = {}
         self._nobody = _Owner("", 0)
         self.counts: Counter[str] = Counter()
-        self.shares = Shares(
-            ADDRESSES, ADDRESSES_OF_DEVICE, DEVICE_TTL, LATELY, self._dropped, self.counts, "addresses"
-        )
+        limits = ADDRESSES, ADDRESSES_OF_DEVICE, DEVICE_TTL, LATELY
+        self.shares = Shares(*limits, self._dropped, self.counts, "addresses")
         self._owner_rows = state.table("devices", self._dump_owners)
         self._address_rows = state.table("addresses", self._dump_addresses)
 
@@ -139,7 +130,7 @@ class Devices:
             if owner is None or self._left_out.address(ip) or not self.shares.put(holder, ip, when):
                 self._address_rows.delete(ip)
                 continue
-            self.addresses[ip] = _Address(owner, name, told, when, when)
+            self.addresses[ip] = _Address(owner, name, told, when)
             self._see(owner, told, max(owner.when, when))
 
     def device(self, ip: str) -> Device:
@@ -245,25 +236,20 @@ class Devices:
             # Forgets what it asked for while it was only an address.
             self._moved(ip)
         self._see(owner, told, now)
-        known.when = now
-        if known.told != told or now - known.written >= _WRITTEN:
-            known.told, known.written = told, now
-            self._address_rows.put(ip, self._row(known))
-            if told != Told.DUID and not self._left_out.mac(holder):
-                self._owner_rows.put(holder, (owner.name, now))
+        known.told, known.when = told, now
+        self._address_rows.put(ip, self._row(known))
+        if told != Told.DUID and not self._left_out.mac(holder):
+            self._owner_rows.put(holder, (owner.name, now))
         return known
 
     def _see(self, owner: _Owner, told: Told, now: int) -> None:
-        """Note that a MAC has an address now."""
-        if owner is self._nobody:
-            return
-        owner.when = now
-        self.owners.move_to_end(owner.mac)
-        if told != Told.DUID and owner.device is _UNKNOWN:
-            self._call(owner, None)
+        if owner is not self._nobody:
+            owner.when = now
+            self.owners.move_to_end(owner.mac)
+            if told != Told.DUID and owner.device is _UNKNOWN:
+                self._call(owner, None)
 
     def _call(self, owner: _Owner, name: str | None) -> None:
-        """Take a MAC as seen, and its name."""
         owner.name = name
         owner.device = Device(self._static.get(owner.mac, name), owner.mac)
 

@@ -42,9 +42,6 @@ class Enrich:
     registries: Registries
     calendar: document.Calendar
     counts: dict[str, int]  # takes flows, left_out, and sites_… by domain_source
-    # How far the wall clock is ahead of the steady one, and at which time of that.
-    _ahead: int = 0
-    _at: int = -1
 
     def ends(self, read: Flow) -> Ends:
         """Place the ends of ORIG and REPLY. Refused where they are no addresses of one family."""
@@ -153,9 +150,7 @@ class Enrich:
     def _times(self, ended: Ended) -> tuple[int | None, int, int | None]:
         """Return start and end in ms since 1970, and the start in ms of the steady clock, as sure as it is."""
         # Both times of the steady clock are moved together: no step of the wall clock is part of a flow.
-        if ended.at != self._at:
-            self._at, self._ahead = ended.at, self.clock.ahead()
-        ahead = self._ahead
+        ahead = self.clock.ahead()
         wall = ended.at + ahead
         start = None if ended.start is None else ended.start + ahead
         read = ended.read

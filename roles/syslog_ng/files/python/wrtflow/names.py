@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
 
 from wrtflow import health
 from wrtflow.clock import Clock
@@ -14,8 +13,6 @@ from wrtflow.reverse_dns import ReverseDns
 from wrtflow.settings import Settings
 from wrtflow.state import State
 from wrtflow.wellformed import without
-
-__all__ = ["Device", "Names"]
 
 # Replaced: what made room for the same device's next. Refused: what found no room.
 _COUNTED = (
@@ -34,7 +31,7 @@ class Names:
         self._local_domains = chosen.names.local_domains
         self._passive = PassiveDns(state, lambda ip: self._devices.identity(ip))
         moved = self._passive.shares.forget
-        self._devices = Devices(state, chosen.names.devices, self._local_domains, left_out, moved)
+        self._devices = Devices(state, chosen.names, left_out, moved)
         self._reverse = ReverseDns(state, clock, chosen.names.resolvers)
         # For changes; look-ups need none.
         self._lock = threading.Lock()
@@ -111,11 +108,10 @@ class Names:
 
     def stats(self) -> dict[str, int]:
         """Return the counters since the start, and the present sizes, for the health record."""
-        counts = Counter(dict.fromkeys(_COUNTED.split(), 0))
-        for part in (self._passive, self._reverse, self._devices):
-            counts.update(part.counts)
+        parts = self._passive.counts + self._reverse.counts + self._devices.counts
         return {
-            **counts,
+            **dict.fromkeys(_COUNTED.split(), 0),
+            **parts,
             "errors": self._errors,
             "dns_kept": len(self._passive.records),
             "ptr_waiting": self._reverse.waiting,

@@ -116,7 +116,7 @@ class Networks:
         # By router that tells none: when it last showed a new address, and its addresses.
         self._shown: dict[str, tuple[int, collections.deque[Network]]] = {}
         self._table = state.table(
-            "networks", lambda: [(name, _row(networks)) for name, networks in list(self._told.items())]
+            "networks", lambda: [(name, _row(told)) for name, told in list(self._told.items())]
         )
         # The parsers tell and show, the keeper refreshes.
         self._lock = threading.Lock()

@@ -62,8 +62,7 @@ class ReverseDns:
         self._resolver.nameservers = [
             dns.nameserver.Do53Nameserver(host, int(port or 53)) for host, _, port in servers
         ]
-        self._configured = bool(servers)
-        self._read = -1.0
+        self._read = None if servers else -1.0
         self._threads: list[threading.Thread] = []
         # Set when the threads are to end.
         self._closed = threading.Event()
@@ -230,7 +229,7 @@ class ReverseDns:
 
     def _whom(self) -> dns.resolver.Resolver:
         """Return the resolver; OSError or NoResolverConfiguration where nobody is to be asked."""
-        if not self._configured and (changed := os.stat(RESOLV_CONF).st_mtime) != self._read:
+        if self._read is not None and (changed := os.stat(RESOLV_CONF).st_mtime) != self._read:
             self._resolver, self._read = dns.resolver.Resolver(RESOLV_CONF), changed
         # One dead server of two leaves time for the other.
         self._resolver.timeout, self._resolver.lifetime = TIMEOUT / 2, TIMEOUT
