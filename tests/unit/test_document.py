@@ -34,7 +34,7 @@ def made(
 ) -> dict:
     read = Reader().read(text)
     ends = tuple(map(place, (read.source, read.destination, read.reply_source, read.reply_destination)))
-    ended = Ended(Router(host, "10.77.0.1"), read, ends, action, 0, None, None, "")
+    ended = Ended(Router(host, "10.77.0.1", ""), read, ends, action, 0, None, None, "")
     facts = Facts(document.ROUTER, document.direction(*ends[:3]), name, None, name, "none", False)
     return json.loads(document.document(ended, ends, *times, facts, document.Calendar(zone)))
 

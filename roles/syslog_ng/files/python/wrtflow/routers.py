@@ -27,7 +27,7 @@ class Router:
 
     host: str  # what it calls itself
     sender: str  # the address that its lines come from
-    id: str = field(init=False)
+    id: str  # host@sender
     began: int = 0  # number of its first line after a silence
     heard: int = 0  # number of its last line
     heard_at: int = 0  # ms, steady: when that came
@@ -40,10 +40,6 @@ class Router:
     # Its boot ended the flows up to this number, and those that began before (ms, steady).
     gone: int = 0
     gone_before: int = 0
-
-    def __post_init__(self) -> None:
-        """Name it."""
-        self.id = f"{self.host}@{self.sender}"
 
 
 class Routers:
@@ -123,7 +119,7 @@ class Routers:
                 if idle is None:
                     raise Refused("too many names of routers")
                 self._remove(idle)
-        router = self._known[host, sender] = Router(host, sender)
+        router = self._known[host, sender] = Router(host, sender, f"{host}@{sender}")
         return router
 
     def _remove(self, router: Router) -> None:
