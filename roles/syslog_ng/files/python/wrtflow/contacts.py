@@ -44,12 +44,13 @@ class Contacts:
         for day, contact in rows:
             self._put(contact, day)
         # No contact grows older by a long time without a collector, or by a wrong clock.
-        if rows and not 0 <= self._day() - rows[-1][0] <= _AWAY:
-            self._behind = self._day() - rows[-1][0]
+        today = self._clock.now() // _DAY
+        if rows and not 0 <= today - rows[-1][0] <= _AWAY:
+            self._behind = today - rows[-1][0]
 
-    def meets(self, mac: str | None, address: str, place: Place) -> bool:
+    def meets(self, mac: str | None, address: str, place: Place, now: int) -> bool:
         """Tell whether a device is new to the place's country or system. A device is its MAC, else its address."""
-        today = self._day()
+        today = now // _DAY - self._behind
         if today != self._today:
             self._today = today
             self._asked.clear()
@@ -65,9 +66,6 @@ class Contacts:
         # Both are noted, also where the first of them is new.
         first = [self._meet(mac, address, where) for where in places if where]
         return any(first)
-
-    def _day(self) -> int:
-        return self._clock.now() // _DAY - self._behind
 
     def _meet(self, mac: str | None, address: str, where: str) -> bool:
         device, today = mac or address, self._today

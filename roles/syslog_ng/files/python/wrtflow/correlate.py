@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import itertools
 import typing
-from dataclasses import dataclass
 
 from wrtflow import document
 from wrtflow.clock import Clock
@@ -52,8 +51,7 @@ class Event(typing.NamedTuple):
     left_out: bool = False  # nothing may be stored of it
 
 
-@dataclass(slots=True, eq=False)
-class Open:
+class Open(typing.NamedTuple):
     """A flow without its end."""
 
     number: int
@@ -83,18 +81,12 @@ class Correlate:
     """The open flows of all routers. One thread at a time."""
 
     def __init__(
-        self,
-        routers: Routers,
-        reader: Reader,
-        timeout: int,
-        state: State,
-        clock: Clock,
-        counts: dict[str, int],
+        self, routers: Routers, reader: Reader, limit: int, state: State, clock: Clock, counts: dict[str, int]
     ) -> None:
-        """timeout: seconds that a flow may be open. counts: takes beyond (NEWs) and doubled (DESTROYs)."""
+        """limit: seconds that a flow may be open. counts: takes beyond (NEWs) and doubled (DESTROYs)."""
         self._routers = routers
         self._reader = reader
-        self._timeout = timeout * 1000
+        self._timeout = limit * 1000
         self._clock = clock
         self._number = 0
         # How many flows are open: of each address, and of all.
@@ -174,9 +166,8 @@ class Correlate:
             self._ends.popitem(last=False)
         if twin:
             end = document.identity(read, router.id, text, twin)
-        if flow is None:
-            return [Ended(router, read, ends, document.END, at, None, None, end)]
-        return [Ended(router, read, ends, document.END, at, flow.start, flow.name, end)]
+        start, name = (flow.start, flow.name) if flow else (None, None)
+        return [Ended(router, read, ends, document.END, at, start, name, end)]
 
     def expire(self, most: int) -> list[Ended]:
         """End flows that are open too long or that a boot of their router ended, but not more than most."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import binascii
 import calendar
 import datetime
 import functools
-import hashlib
 import json
 import time
 import typing
 import zoneinfo
+from binascii import b2a_base64
+from hashlib import blake2b
 
 from wrtflow.parse import Flow, protocol
 from wrtflow.places import Place
@@ -45,16 +45,11 @@ def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-@functools.lru_cache(maxsize=64)
-def _second(seconds: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-
-
 @functools.lru_cache(maxsize=4096)
 def timestamp(milliseconds: int) -> str:
     """Return ms since 1970 as ISO 8601 in UTC."""
     seconds, rest = divmod(milliseconds, 1000)
-    return f"{_second(seconds)}.{rest:03}Z"
+    return time.strftime(f"%Y-%m-%dT%H:%M:%S.{rest:03}Z", time.gmtime(seconds))
 
 
 class Calendar:
@@ -76,13 +71,9 @@ class Calendar:
 
 
 @functools.lru_cache(maxsize=64)
-def _month(day: int) -> str:
-    return time.strftime("%Y.%m", time.gmtime(day * 86400))
-
-
-def index(prefix: str, end: int) -> str:
-    """Return the index of a flow that ended then (ms since 1970): PREFIX-YYYY.MM, in UTC."""
-    return f"{prefix}-{_month(end // 86_400_000)}"
+def index(prefix: str, day: int) -> str:
+    """Return the index of flows that ended on a day (since 1970): PREFIX-YYYY.MM, in UTC."""
+    return f"{prefix}-{time.strftime('%Y.%m', time.gmtime(day * 86_400))}"
 
 
 @functools.lru_cache(maxsize=64)
@@ -102,14 +93,13 @@ def identity(read: Flow, router: str, line: str, twin: int = 0) -> str:
     """Return the document's id: the same for the same line of the same router, whenever and how often it comes.
 
     twin: what tells a flow from another whose line is the same.
-
-    12 characters that Elasticsearch keeps as 9 bytes: 3 of time first, so that neighbours share their beginning
-    (ids that do not compress cost more than any field), and 6 that tell apart what ended in the same 2 seconds.
     """
+    # 12 characters that Elasticsearch keeps as 9 bytes. 3 are of time and come first, so that neighbours share a
+    # beginning: ids that do not compress cost more than any field. 6 tell apart what ended in the same 2 seconds.
     seconds = seconds_of_year(read.stamp) or 0 if read.end is None else read.end // 1000
     what = f"{router} {line} {twin}" if twin else f"{router} {line}"
-    digest = hashlib.blake2b(what.encode("utf-8", "replace"), digest_size=6).digest()
-    whole = binascii.b2a_base64((seconds // 2 & 0xFFFFFF).to_bytes(3, "big") + digest, newline=False)
+    digest = blake2b(what.encode("utf-8", "replace"), digest_size=6).digest()
+    whole = b2a_base64((seconds // 2 & 0xFFFFFF).to_bytes(3, "big") + digest, newline=False)
     return whole.translate(_URL_SAFE).decode()
 
 
@@ -125,10 +115,7 @@ def direction(source: Place, destination: Place, translated: Place) -> str:
 
 
 def document(ended: Ended, ends: Ends, start: int | None, end: int, facts: Facts, calendar: Calendar) -> str:
-    """Return the document as one line of JSON.
-
-    start and end: ms since 1970.
-    """
+    """Return the document as one line of JSON. start and end: ms since 1970."""
     source, destination, reply_source, reply_destination = ends
     read = ended.read
     at = timestamp(end)

@@ -96,7 +96,7 @@ class Enrich:
         self.counts["flows"] += 1
         self.counts[SITES[facts.domain_source]] += 1
         text = document.document(ended, ends, start, end, facts, self.calendar)
-        self.outbox.put(document.index(self.prefix, end), ended.id, text)
+        self.outbox.put(document.index(self.prefix, end // 86_400_000), ended.id, text)
 
     def _facts(
         self, ended: Ended, ends: Ends, access_point: bool, who: Place | None, began: int | None
@@ -108,8 +108,8 @@ class Enrich:
         direction = document.direction(source, destination, translated)
         if direction == "internal":
             device, to = names.device(source.ip), names.device(inner.ip).name
-            home = self._home(device, source.ip)
-            return Facts(observer, direction, device.name, device.mac, to, "none", False, *home)
+            maker = self._maker(device, source)
+            return Facts(observer, direction, device.name, device.mac, to, "none", False, *maker)
         name = (who and self.asked(ends, who, began)) or ended.name
         # Its NEW has asked by its own time. Without a NEW the name that was asked for last is the best guess.
         if not name and (began is None or began != ended.start):
@@ -117,35 +117,23 @@ class Enrich:
         site, via = (name, "dns") if name else names.reverse((source if inner.home else destination).ip)
         if direction == "inbound":
             device = names.device(inner.ip)
-            home = self._home(device, inner.ip)
-            return Facts(observer, direction, site, None, device.name, via, False, *home)
+            maker = self._maker(device, inner)
+            return Facts(observer, direction, site, None, device.name, via, False, *maker)
         registered = site and self.registries.registered_domain(site)
         if direction == "external":
-            source_name = names.reverse(source.ip)[0]
-            return Facts(
-                observer, direction, source_name, None, site, via, False, registered_domain=registered
-            )
-        ip = (who or source).ip
-        device = names.device(ip)
+            sender = names.reverse(source.ip)[0]
+            return Facts(observer, direction, sender, None, site, via, False, None, None, registered)
+        home = who or source
+        device = names.device(home.ip)
         # The contact is first in the other router's flow: the dashboards show that one.
-        first = not access_point and self.contacts.meets(device.mac, ip, destination)
-        home = self._home(device, ip)
-        return Facts(
-            observer,
-            direction,
-            device.name,
-            device.mac,
-            site,
-            via,
-            first,
-            *home,
-            registered_domain=registered,
-        )
+        first = not access_point and self.contacts.meets(device.mac, home.ip, destination, ended.at)
+        known = device.name, device.mac, site, via, first
+        return Facts(observer, direction, *known, *self._maker(device, home), registered)
 
-    def _home(self, device: Device, ip: str) -> tuple[str, str | None]:
-        """Return what the end at home is called, and who made it."""
+    def _maker(self, device: Device, home: Place) -> tuple[str, str | None]:
+        """Return what the device at home is called, and who made it."""
         maker = self.registries.manufacturer(device.mac) if device.mac else None
-        return device.name or device.mac or ip, maker
+        return device.name or device.mac or home.ip, maker
 
     def _times(self, ended: Ended) -> tuple[int | None, int, int | None]:
         """Return start and end in ms since 1970, and the start in ms of the steady clock, as sure as it is."""
