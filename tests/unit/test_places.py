@@ -1,5 +1,6 @@
 """wrtflow.places: what is at home, what is left out, and where the rest of the world is."""
 
+import functools
 import ipaddress
 import json
 import os
@@ -7,6 +8,7 @@ import random
 import sys
 import threading
 import time
+import timeit
 from pathlib import Path
 
 import pytest
@@ -524,3 +526,20 @@ def test_a_place_is_left_out_by_its_address(tmp_path):
     assert made.places["10.77.0.66"].left_out
     assert not made.places["10.77.0.67"].left_out
     assert Place(OUTER, 4).json == ""
+
+
+def test_many_networks_cost_as_little_as_few():
+    """Forged lines can make many of them, and each new address is looked up."""
+    stranger = ipaddress.ip_address("198.18.2.80")
+    few, many = (
+        places._Networks(
+            ipaddress.ip_network(f"10.{number // 250}.{number % 250}.0/24") for number in range(size)
+        )
+        for size in (10, 2000)
+    )
+    assert ipaddress.ip_address("10.7.249.9") in many
+    cost_of_few, cost_of_many = (
+        min(timeit.repeat(functools.partial(networks.__contains__, stranger), number=2000, repeat=5))
+        for networks in (few, many)
+    )
+    assert cost_of_many < 5 * cost_of_few

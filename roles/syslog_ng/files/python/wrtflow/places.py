@@ -55,6 +55,21 @@ _MAPPED = ipaddress.ip_network("::ffff:0:0/96")
 _ADDRESS_OR_MAC = re.compile(r"[0-9A-Fa-f:.-]{2,45}")
 
 
+class _Networks:
+    """A set of networks. A look-up costs a step for each prefix length in it, however many networks there are."""
+
+    def __init__(self, networks: Iterable[Network]) -> None:
+        self._prefixes: dict[tuple[int, int], set[int]] = collections.defaultdict(set)
+        for network in networks:
+            shift = network.max_prefixlen - network.prefixlen
+            self._prefixes[network.version, shift].add(int(network.network_address) >> shift)
+
+    def __contains__(self, address: Address) -> bool:
+        version, number = address.version, int(address)
+        prefixes = self._prefixes.items()
+        return any(number >> shift in found for (of, shift), found in prefixes if of == version)
+
+
 class LeftOut:
     """The devices of which nothing is stored: by address, network or MAC."""
 
@@ -62,9 +77,10 @@ class LeftOut:
         """Take addresses and networks (CIDR), and MACs (AA-BB-CC-DD-EE-FF); ValueError for anything else."""
         found = set(items)
         self.macs = {item for item in found if spelt(item) == item}
-        self._networks = [ipaddress.ip_network(item) for item in found - self.macs]
+        networks = [ipaddress.ip_network(item) for item in found - self.macs]
+        self._networks = _Networks(networks)
         # What the texts of a network's addresses have in common.
-        ends = [(str(each[0]), str(each[-1])) for each in self._networks]
+        ends = [(str(each[0]), str(each[-1])) for each in networks]
         self._texts = [os.path.commonprefix(each) for each in ends]  # noqa: RUF071 (texts, no paths)
         self.any = bool(found)  # whether anything is left out at all
 
@@ -76,8 +92,7 @@ class LeftOut:
             address = ipaddress.ip_address(ip)
         except ValueError:
             return False
-        inside = _inside(address)
-        return any(address in network or inside in network for network in self._networks)
+        return address in self._networks or _inside(address) in self._networks
 
     def mac(self, mac: str | None) -> bool:
         """Tell whether a MAC (AA-BB-CC-DD-EE-FF) is left out."""
@@ -137,7 +152,7 @@ class Networks:
 
     def is_home(self, address: Address) -> bool:
         """Tell whether the address is inside or never leaves its link."""
-        return any(address in network for network in self._home)
+        return address in self._home
 
     def tell(self, router: str, networks: list[str]) -> bool:
         """Take a router's networks and addresses, in place of those it told before. Returns whether they are others.
@@ -202,7 +217,7 @@ class Networks:
     def _unite(self) -> None:
         told = [network for items in self._told.values() for network in items]
         shown = [network for _, networks in self._shown.values() for network in networks]
-        self._home = [*self._configured, *told, *shown]
+        self._home = _Networks([*self._configured, *told, *shown])
         # When the next former one is to go.
         untils = (until for items in self._told.values() for until in items.values())
         self._next = min(filter(None, untils), default=2**63)
