@@ -1,5 +1,6 @@
 """What every role has in common: its variables are explained, specified and named alike."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,11 @@ def test_every_default_is_explained(role):
 def test_readme_names_every_variable(role):
     readme = (role / "README.md").read_text()
     assert [name for name in load(role / "defaults/main.yml") if name not in readme] == []
+
+
+def test_a_role_knows_what_it_shares_with_others_whatever_the_inventory(role):
+    shared = load(ROLES[0].parent / "wrtflow/defaults/main.yml")
+    text = "".join(file.read_text() for file in role.rglob("*") if file.suffix in (".yml", ".j2"))
+    used = set(re.findall(r"\bwrtflow_[a-z_]+", text)) & set(shared)
+    if used and role.name != "wrtflow":
+        assert {"role": "wrtflow"} in load(role / "meta/main.yml")["dependencies"]
