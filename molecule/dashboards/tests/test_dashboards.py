@@ -1,5 +1,6 @@
 """Kibana as roles/kibana leaves it, and what the dashboards' panels learn from Elasticsearch."""
 
+import base64
 import json
 import re
 import shutil
@@ -234,6 +235,33 @@ def test_an_interrupted_run_is_mended(host):
     assert int(
         host.check_output("systemctl show --value --property ExecMainStartTimestampMonotonic kibana")
     ) > int(again)
+
+
+def test_no_secret_is_in_any_output():
+    """Not even at -vvv, and not while they are made; nor in the form in which a request carries a password."""
+    files = [
+        "collector.api-key",
+        "kibana.service-token",
+        "reader.api-key",
+        "elastic.password",
+        "wrtflow.password",
+    ]
+    before = {lab.secret(name) for name in files}
+    for name in files[:3]:
+        (lab.SECRETS / name).unlink()
+    said = ""
+    for playbook in ("storage.yml", "dashboards.yml"):
+        code, more = lab.deploy(playbook, {}, "-vvv", "--diff")
+        assert code == 0, more
+        said += more
+    secrets = before | {lab.secret(name) for name in files}
+    assert len(secrets) == 8, "three were made anew"
+    carried = {
+        base64.b64encode(f"{user}:{lab.secret(user + '.password')}".encode()).decode()
+        for user in ("elastic", "wrtflow")
+    }
+    assert [secret[:6] for secret in secrets | carried if secret in said] == []
+    assert "keystore" in said
 
 
 def flow(**more: Any) -> dict[str, Any]:
