@@ -9,7 +9,9 @@ from __future__ import annotations
 import io
 import ipaddress
 import json
+import os
 import re
+import subprocess
 import tarfile
 import threading
 import time
@@ -114,6 +116,22 @@ def put(host: str, path: str, data: bytes, mode: int = 0o644) -> None:
         info.size, info.mode = len(data), mode
         tar.addfile(info, io.BytesIO(data))
     container(host).put_archive(folder, buffer.getvalue())
+
+
+# --- deploying ----------------------------------------------------------------------------------------------------
+
+
+def deploy(playbook: str, variables: dict[str, Any] | None = None, *arguments: str) -> tuple[int, str]:
+    """Run a playbook once more; return its exit code and what it said, on one line and in black and white."""
+    done = subprocess.run(
+        ["ansible-playbook", "--inventory", "inventory/lab", f"playbooks/{playbook}",
+         "--extra-vars", json.dumps(variables or {}), *arguments],
+        cwd=PROJECT,
+        env={**os.environ, "MOLECULE_PROJECT_DIRECTORY": str(PROJECT), "ANSIBLE_FORCE_COLOR": "0"},
+        # Molecule has failures told on standard error.
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+    )  # fmt: skip
+    return done.returncode, " ".join(done.stdout.split())
 
 
 # --- Elasticsearch ----------------------------------------------------------------------------------------------

@@ -65,7 +65,7 @@ def run_play(folder: Path, play: dict, routers: dict = ROUTERS) -> subprocess.Co
 
 # What they all have.
 FILES = [
-    str(PROJECT / "inventory/home/group_vars/all.yml"),
+    str(PROJECT / "roles/wrtflow/defaults/main.yml"),
     str(ROLE / "defaults/main.yml"),
     str(ROLE / "vars/main.yml"),
 ]

@@ -1,5 +1,6 @@
 """What every role has in common: its variables are explained, specified and named alike."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,35 @@ def test_every_default_is_explained(role):
 def test_readme_names_every_variable(role):
     readme = (role / "README.md").read_text()
     assert [name for name in load(role / "defaults/main.yml") if name not in readme] == []
+
+
+def test_a_role_knows_what_it_shares_with_others_whatever_the_inventory(role):
+    shared = load(ROLES[0].parent / "wrtflow/defaults/main.yml")
+    text = "".join(file.read_text() for file in role.rglob("*") if file.suffix in (".yml", ".j2"))
+    used = set(re.findall(r"\bwrtflow_[a-z_]+", text)) & set(shared)
+    if used and role.name != "wrtflow":
+        assert {"role": "wrtflow"} in load(role / "meta/main.yml")["dependencies"]
+
+
+PROJECT = ROLES[0].parents[1]
+
+
+@pytest.mark.parametrize("playbook", sorted(PROJECT.glob("playbooks/*.yml")), ids=lambda path: path.stem)
+def test_a_user_with_sudo_may_run_every_play_and_needs_none_on_the_control_machine(playbook):
+    for play in load(playbook):
+        # A router has root alone, and the doctor asks the storage from the control machine.
+        assert play.get("become") or play["hosts"] in ("routers", "storage[0]"), play["name"]
+        delegated(play.get("tasks", []))
+
+
+def test_nothing_done_on_the_control_machine_asks_for_root(role):
+    for file in role.glob("tasks/*.yml"):
+        delegated(load(file))
+
+
+def delegated(tasks: list) -> None:
+    """See that tasks for the control machine, inside blocks as well, say that they need no other user."""
+    for task in tasks:
+        delegated([inner for part in ("block", "rescue", "always") for inner in task.get(part, [])])
+        if task.get("delegate_to") == "localhost":
+            assert task.get("become") is False, task["name"]

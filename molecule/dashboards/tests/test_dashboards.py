@@ -1,10 +1,9 @@
 """Kibana as roles/kibana leaves it, and what the dashboards' panels learn from Elasticsearch."""
 
+import base64
 import json
-import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -38,16 +37,9 @@ def export() -> dict[str, dict[str, Any]]:
     return {one["id"]: one for one in map(json.loads, answer.text.splitlines())}
 
 
-def deploy(*arguments: str) -> tuple[int, str]:
-    """Run the playbook once more; return its exit code and what it said, on one line and in black and white."""
-    done = subprocess.run(
-        ["ansible-playbook", "--inventory", "inventory/lab", "playbooks/dashboards.yml", *arguments],
-        cwd=lab.PROJECT,
-        env={**os.environ, "MOLECULE_PROJECT_DIRECTORY": str(lab.PROJECT), "ANSIBLE_FORCE_COLOR": "0"},
-        # Molecule has failures told on standard error.
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-    )  # fmt: skip
-    return done.returncode, " ".join(done.stdout.split())
+def deploy(*arguments: str, **variables: Any) -> tuple[int, str]:
+    """Run the playbook once more; return its exit code and what it said, on one line."""
+    return lab.deploy("dashboards.yml", variables, *arguments)
 
 
 class TestKibana:
@@ -123,6 +115,64 @@ class TestKibana:
             return False
 
 
+class TestVersion:
+    """Kibana's version is Elasticsearch's."""
+
+    def test_an_older_kibana_follows_elasticsearch_in_the_same_run(self, host):
+        pretend_version(host, "9.1.4")
+        code, said = deploy()
+        assert code == 0, said
+        assert host.package("kibana").version == "9.2.0"
+        assert "RUNNING HANDLER [kibana : Kibana is restarted]" in said
+        assert TestKibana.answers()
+
+    def test_a_kibana_newer_than_elasticsearch_is_refused(self, host):
+        before = host.package("kibana").version
+        pretend_version(host, "9.3.1")
+        try:
+            code, said = deploy()
+        finally:
+            pretend_version(host, before)
+        assert code == 2
+        assert "Kibana 9.3.1 is installed and Elasticsearch is 9.2.0" in said
+        assert "set elasticsearch_version to 9.3.1" in said
+
+    def test_an_unknown_version_installs_nothing(self, host):
+        code, said = deploy(kibana_elasticsearch_url="https://10.77.0.10:9201")
+        assert code == 2
+        assert "does not tell it at https://10.77.0.10:9201" in said
+
+
+def pretend_version(host, version: str) -> None:
+    """Have the package manager believe that this version is installed."""
+    host.check_output(
+        rf"sed -i '/^Package: kibana$/,/^$/s/^Version: .*/Version: {version}/' /var/lib/dpkg/status"
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "more"),
+    [
+        ("https://10.77.0.10", {}),
+        ("https://10.77.0.10:443", {}),
+        ("https://10.77.0.10:5601/kibana", {}),
+        ("https://kibana.example", {"kibana_listen_address": "localhost", "kibana_listen_port": 443}),
+    ],
+)
+def test_an_address_that_cannot_be_served_is_refused(url, more):
+    code, said = deploy(wrtflow_kibana_url=url, **more)
+    assert code == 2
+    assert f"kibana_url is '{url}'" in said
+    assert "the port 1024 or more" in said
+    assert "changed=0 " in said
+
+
+def test_its_memory_is_bounded(host):
+    pid = host.check_output("systemctl show --value --property MainPID kibana")
+    environment = host.file(f"/proc/{pid}/environ").content_string.split("\0")
+    assert "NODE_OPTIONS=--max-old-space-size=1024" in environment
+
+
 class TestImport:
     def test_what_somebody_changed_or_deleted_is_put_back(self):
         before = export()["wrtflow-sites"]["attributes"]
@@ -161,7 +211,7 @@ class TestImport:
         assert old in file.read_text()
         file.write_text(file.read_text().replace(old, new).replace('"Sites"', '"Broken"'))
         before = export()
-        code, said = deploy(f"--extra-vars=kibana_objects_dir={objects}")
+        code, said = deploy(kibana_objects_dir=str(objects))
         assert code == 2
         assert reason in said
         assert any(word in said for word in ("wrtflow-sites", "colour", "attributes.version"))
@@ -185,6 +235,33 @@ def test_an_interrupted_run_is_mended(host):
     assert int(
         host.check_output("systemctl show --value --property ExecMainStartTimestampMonotonic kibana")
     ) > int(again)
+
+
+def test_no_secret_is_in_any_output():
+    """Not even at -vvv, and not while they are made; nor in the form in which a request carries a password."""
+    files = [
+        "collector.api-key",
+        "kibana.service-token",
+        "reader.api-key",
+        "elastic.password",
+        "wrtflow.password",
+    ]
+    before = {lab.secret(name) for name in files}
+    for name in files[:3]:
+        (lab.SECRETS / name).unlink()
+    said = ""
+    for playbook in ("storage.yml", "dashboards.yml"):
+        code, more = lab.deploy(playbook, {}, "-vvv", "--diff")
+        assert code == 0, more
+        said += more
+    secrets = before | {lab.secret(name) for name in files}
+    assert len(secrets) == 8, "three were made anew"
+    carried = {
+        base64.b64encode(f"{user}:{lab.secret(user + '.password')}".encode()).decode()
+        for user in ("elastic", "wrtflow")
+    }
+    assert [secret[:6] for secret in secrets | carried if secret in said] == []
+    assert "keystore" in said
 
 
 def flow(**more: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ TABLE = """
 GET,HEAD            /                                   cluster:monitor/main
 GET                 /_license                           cluster:monitor/xpack/license/get
 GET                 /_xpack                             cluster:monitor/xpack/info
+GET                 /_migration/deprecations            cluster:admin/xpack/deprecation/info
 GET                 /_cluster/health                    cluster:monitor/health
 GET                 /_cluster/settings                  cluster:monitor/settings
 PUT                 /_cluster/settings                  cluster:admin/settings/update

@@ -31,7 +31,7 @@ class Front:
 
     def __init__(self, core: Core, store: Store, authentication: Authentication | None) -> None:
         """Take the parts; without security everybody may everything."""
-        self._core, self._authentication = core, authentication
+        self._core, self._store, self._authentication = core, store, authentication
         self._security = Security(store)
         self._lifecycle = Lifecycle(core, store)
 
@@ -65,6 +65,8 @@ class Front:
                 features = {"security": bool(subject), "ilm": True}
                 shown = {name: {"available": True, "enabled": on} for name, on in features.items()}
                 return answer({"license": {"type": "basic", "status": "active"}, "features": shown})
+            case ["_migration", "deprecations"]:
+                return answer(self._store.deprecations())
             case ["_security", *rest] if subject:
                 return self._security.call(subject, request.method, rest, request.query, request.json())
             case ["_ilm", *rest]:

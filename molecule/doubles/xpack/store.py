@@ -37,6 +37,13 @@ class Store:
         if file.exists():
             self.state.update(json.loads(file.read_text()))
 
+    def deprecations(self) -> dict[str, Any]:
+        """Return what stands in the way of the next major version: what a test has put into the data folder."""
+        told = self._file.with_name("deprecations.json")
+        chapters = {"cluster_settings": [], "node_settings": [], "ml_settings": [], "index_settings": {},
+                    "data_streams": {}, "templates": {}, "ilm_policies": {}}  # fmt: skip
+        return {**chapters, **(json.loads(told.read_text()) if told.exists() else {})}
+
     def __getitem__(self, kind: str) -> dict[str, Any]:
         """Return a kind's dictionary, to be read."""
         return self.state[kind]
