@@ -229,6 +229,20 @@ class TestWhatAFlowIs:
         assert "_ignored" not in hit
         assert set(hit["fields"]) >= {field["name"] for field in CONTRACT["flow_fields"]}
 
+    @pytest.mark.parametrize("field", CONTRACT["flow_fields"], ids=lambda field: field["name"])
+    def test_every_field_can_be_filtered_by(self, field):
+        """Also those that are kept as doc values only: panels, controls and people filter by what they like."""
+        bulk(
+            ("create", {"_index": INDEX, "_id": "it"}, whole_document()),
+            ("create", {"_index": INDEX, "_id": "other"}, nested({"@timestamp": "1999-01-01T00:00:00.000Z"})),
+        )
+        sample = SAMPLES[field["type"]]
+        query = {"term": {field["name"]: sample}}
+        if field["type"] == "geo_point":
+            query = {"geo_distance": {"distance": "1km", field["name"]: sample}}
+        hits = ask("GET", f"/{INDEX}/_search", {"query": query}, "reader").json()["hits"]["hits"]
+        assert [hit["_id"] for hit in hits] == ["it"]
+
     def test_an_unknown_field_is_refused_in_the_lab(self):
         (item,) = bulk(("create", {"_index": INDEX, "_id": "a"}, {**whole_document(), "surprise": 1}))
         assert item["status"] == 400
@@ -300,7 +314,9 @@ class TestWhatAFlowIs:
         bulk(("create", {"_index": INDEX, "_id": "a"}, whole_document()))
         settings = ask("GET", f"/{INDEX}/_settings", user="reader").json()[INDEX]["settings"]["index"]
         assert settings["codec"] == "best_compression"
-        assert settings["refresh_interval"] == "1s"
+        assert "refresh_interval" not in settings
+        # The documents stay as they were sent, whatever the columns.
+        assert (settings["mode"], settings["mapping"]["source"]["mode"]) == ("logsdb", "stored")
         assert (settings["number_of_shards"], settings["number_of_replicas"]) == ("1", "0")
         assert settings["sort"]["field"] == ["destination.ip", "@timestamp"]
         about = ask("GET", f"/{INDEX}/_ilm/explain", user="reader").json()["indices"][INDEX]
