@@ -10,6 +10,7 @@ from house import settings as house
 from wrtflow import clock, collector, parsers
 from wrtflow.collector import Collector
 from wrtflow.names import Device
+from wrtflow.state import State
 
 SECOND, HOUR, DAY, YEAR = 1_000, 3_600_000, 86_400_000, 365 * 86_400_000
 
@@ -84,6 +85,25 @@ class Clock(clock.Clock):
     def steps(self, milliseconds: int) -> None:
         """The wall clock is set."""
         self.by_wall += milliseconds
+
+
+class Kept:
+    """A part of the collector with its state file; kind: its class."""
+
+    kind: typing.Any
+
+    def __init__(self, folder: Path, clock: Clock | None = None) -> None:
+        self.folder, self.clock = folder, clock or Clock()
+        self.state = State(folder / "state.sqlite")
+        self.part = self.kind(self.state, self.clock)
+        self.state.open()
+        self.part.load()
+
+    def again(self, clock: Clock | None = None) -> typing.Self:
+        """After a restart."""
+        self.state.save()
+        self.state.close()
+        return type(self)(self.folder, clock or Clock(self.clock.by_wall))
 
 
 class Names:

@@ -1,12 +1,11 @@
 """wrtflow.accesspoints: whose a flow is that the next router sees from an access point's address."""
 
 import pytest
-from fakes import DAY, SECOND, Clock, told
+from fakes import DAY, SECOND, Clock, Kept, told
 from fakes import line as flow_line
 from wrtflow import accesspoints
 from wrtflow.accesspoints import LEFT_OUT, AccessPoints
 from wrtflow.parse import Flow, Reader, Refused
-from wrtflow.state import State
 
 DEVICE, OTHER, OUTER, SITE = "192.168.8.20", "192.168.8.21", "10.77.0.2", "198.18.1.80"
 ATTIC = "attic@10.77.0.2"
@@ -40,20 +39,8 @@ OUTSIDE = line("DESTROY", f"{OUTER} 1025 {SITE} 443", f"{SITE} 443 198.18.0.1 10
 PING = line("DESTROY", f"{OUTER} {SITE}", f"{SITE} 198.18.0.1", "ICMP")
 
 
-class Made:
-    """Access points with their file."""
-
-    def __init__(self, folder, clock=None):
-        self.folder, self.clock = folder, clock or Clock()
-        self.state = State(folder / "state.sqlite")
-        self.points = AccessPoints(self.state, self.clock)
-        self.state.open()
-        self.points.load()
-
-    def again(self, clock=None):
-        self.state.save()
-        self.state.close()
-        return Made(self.folder, clock or Clock(self.clock.by_wall))
+class Made(Kept):
+    kind = AccessPoints
 
 
 @pytest.fixture
@@ -63,16 +50,16 @@ def made(tmp_path):
 
 @pytest.fixture
 def points(made):
-    return made.points
+    return made.part
 
 
 def test_roles_outlive_a_restart_and_are_changed(made):
-    made.points.tell(ATTIC, "ap")
-    made.points.tell("OpenWrt@10.77.0.1", "edge")
+    made.part.tell(ATTIC, "ap")
+    made.part.tell("OpenWrt@10.77.0.1", "edge")
     again = made.again()
-    assert again.points.routers == {ATTIC}
-    again.points.tell(ATTIC, "edge")
-    assert again.again().points.routers == set()
+    assert again.part.routers == {ATTIC}
+    again.part.tell(ATTIC, "edge")
+    assert again.again().part.routers == set()
 
 
 @pytest.mark.parametrize("role", ["", "king", "ap edge", "AP"])
@@ -102,27 +89,27 @@ def test_a_flow_is_the_device_s_from_its_begin_until_after_its_end(points, event
 
 @pytest.mark.parametrize("restart", [False, True])
 def test_minutes_after_its_end_it_is_forgotten(made, restart):
-    made.points.saw(inside("NEW"), DEVICE)
+    made.part.saw(inside("NEW"), DEVICE)
     made.clock.passes(DAY)
-    assert made.points.device(OUTSIDE) == DEVICE
-    made.points.saw(inside("DESTROY"), DEVICE)
+    assert made.part.device(OUTSIDE) == DEVICE
+    made.part.saw(inside("DESTROY"), DEVICE)
     if restart:
         made = made.again()
     made.clock.passes(accesspoints._AFTER)
-    assert made.points.device(OUTSIDE) == DEVICE
+    assert made.part.device(OUTSIDE) == DEVICE
     made.clock.passes(1)
-    assert made.points.device(OUTSIDE) is None
+    assert made.part.device(OUTSIDE) is None
     # And with the next flow its memory is free.
-    made.points.saw(ping("NEW", DEVICE), DEVICE)
-    assert len(made.points._open) + len(made.points._ended) == 1
+    made.part.saw(ping("NEW", DEVICE), DEVICE)
+    assert len(made.part._open) + len(made.part._ended) == 1
 
 
 def test_a_wrong_clock_keeps_nothing_for_long(made):
-    made.points.saw(inside("DESTROY"), DEVICE)
+    made.part.saw(inside("DESTROY"), DEVICE)
     again = made.again(Clock(5))
-    assert again.points.device(OUTSIDE) == DEVICE
+    assert again.part.device(OUTSIDE) == DEVICE
     again.clock.passes(accesspoints._AFTER + 1)
-    assert again.points.device(OUTSIDE) is None
+    assert again.part.device(OUTSIDE) is None
 
 
 @pytest.mark.parametrize(
@@ -198,18 +185,18 @@ def translated(port: int, event: str = "NEW", device: str = OTHER) -> Flow:
 def test_one_device_takes_no_other_s_flows_away(made, monkeypatch):
     monkeypatch.setattr(accesspoints, "_FLOWS", 20)
     monkeypatch.setattr(accesspoints, "_OF_ONE", 10)
-    made.points.saw(inside(), DEVICE)
+    made.part.saw(inside(), DEVICE)
     for port in range(2000, 2100):
-        made.points.saw(translated(port), OTHER)
-    assert made.points.device(OUTSIDE) == DEVICE
-    assert (len(made.points._open), made.points.beyond) == (11, 90)
+        made.part.saw(translated(port), OTHER)
+    assert made.part.device(OUTSIDE) == DEVICE
+    assert (len(made.part._open), made.part.beyond) == (11, 90)
     # There is room again when its flows have ended.
     for port in range(2000, 2100):
-        made.points.saw(translated(port, "DESTROY"), OTHER)
+        made.part.saw(translated(port, "DESTROY"), OTHER)
     made.clock.passes(accesspoints._AFTER + 1)
-    made.points.saw(inside("NEW"), DEVICE)
-    assert made.points._of == {DEVICE: 1}
-    assert len(made.points._ended) <= 20
+    made.part.saw(inside("NEW"), DEVICE)
+    assert made.part._of == {DEVICE: 1}
+    assert len(made.part._ended) <= 20
 
 
 def test_ends_without_a_new_have_a_bound_too(points, monkeypatch):
@@ -222,9 +209,9 @@ def test_ends_without_a_new_have_a_bound_too(points, monkeypatch):
 
 @pytest.mark.parametrize("event", ["NEW", "DESTROY"])
 def test_flows_outlive_a_restart_and_the_file_names_no_address(made, event):
-    made.points.saw(inside(event), LEFT_OUT)
+    made.part.saw(inside(event), LEFT_OUT)
     again = made.again()
-    assert again.points.device(OUTSIDE) == LEFT_OUT
+    assert again.part.device(OUTSIDE) == LEFT_OUT
     content = b"".join(file.read_bytes() for file in made.folder.iterdir())
     assert not any(address.encode() in content for address in (DEVICE, OUTER, SITE))
 
@@ -233,10 +220,10 @@ def test_flows_outlive_a_restart_and_the_file_names_no_address(made, event):
     "row", [["x", None], [5, None], [None, None], [DEVICE, "x"], ["10.77.0.300", 5], [[], 5]]
 )
 def test_a_damaged_row_is_nobody_s(made, row):
-    made.points.saw(inside(), DEVICE)
-    (flow,) = made.points._open
-    made.points._table.put(flow, row)
-    assert made.again().points.device(OUTSIDE) is None
+    made.part.saw(inside(), DEVICE)
+    (flow,) = made.part._open
+    made.part._table.put(flow, row)
+    assert made.again().part.device(OUTSIDE) is None
 
 
 # The whole way

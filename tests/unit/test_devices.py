@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from naming import DAY, NOW, state
 from wrtflow import devices as module
+from wrtflow import settings
 from wrtflow.devices import DEVICE_TTL, LATELY, LEASE, Device, Devices
 from wrtflow.places import LeftOut
 from wrtflow.state import State
@@ -24,7 +25,8 @@ def known(
     of: State | None = None,
 ) -> Devices:
     told = [] if moved is None else moved
-    devices = Devices(of or state(), static or {}, ("lan",), LeftOut(left_out), told.append)
+    names = settings.Names(devices=static or {}, local_domains=("lan",))
+    devices = Devices(of or state(), names, LeftOut(left_out), told.append)
     tell(devices, lines)
     return devices
 

@@ -1,10 +1,12 @@
 """wrtflow.document: the finished document, its id and its index."""
 
 import base64
+import datetime
 import json
+import time
 
 import pytest
-from fakes import line
+from fakes import DAY, line
 from hypothesis import given
 from hypothesis import strategies as st
 from wrtflow import document
@@ -28,12 +30,13 @@ def made(
     times: tuple[int | None, int] = (1_000, 2_500),
     name: str | None = None,
     host: str = "OpenWrt",
+    zone: str = "UTC",
 ) -> dict:
     read = Reader().read(text)
     ends = tuple(map(place, (read.source, read.destination, read.reply_source, read.reply_destination)))
-    ended = Ended(Router(host, "10.77.0.1"), read, ends, action, 0, None, None, "")
+    ended = Ended(Router(host, "10.77.0.1", ""), read, ends, action, 0, None, None, "")
     facts = Facts(document.ROUTER, document.direction(*ends[:3]), name, None, name, "none", False)
-    return json.loads(document.document(ended, ends, *times, facts))
+    return json.loads(document.document(ended, ends, *times, facts, document.Calendar(zone)))
 
 
 def identity(text: str = LINE, router: str = "OpenWrt@10.77.0.1") -> str:
@@ -41,8 +44,8 @@ def identity(text: str = LINE, router: str = "OpenWrt@10.77.0.1") -> str:
 
 
 def test_index_is_that_of_the_end_s_month_in_utc():
-    assert document.index("network", MIDNIGHT - 1) == "network-2026.09"
-    assert document.index("network", MIDNIGHT) == "network-2026.10"
+    assert document.index("network", (MIDNIGHT - 1) // DAY) == "network-2026.09"
+    assert document.index("network", MIDNIGHT // DAY) == "network-2026.10"
 
 
 def test_times_have_milliseconds_in_utc():
@@ -99,8 +102,45 @@ def test_a_flow_that_ended_before_it_began_lasted_no_time():
     assert event["duration"] == 0
 
 
-def test_a_flow_without_a_start_has_no_duration():
-    assert not {"start", "duration"} & made(times=(None, 2_500))["event"].keys()
+def test_a_flow_without_a_start_has_no_duration_and_no_hour():
+    found = made(times=(None, 2_500))
+    assert not {"start", "duration"} & found["event"].keys()
+    assert not {"hour", "weekday"} & found["wrtflow"].keys()
+
+
+@pytest.mark.parametrize(
+    ("start", "zone", "hour", "weekday"),
+    [
+        ("2026-10-01T00:00:00Z", "UTC", 0, 4),
+        ("2026-10-04T23:59:59.999Z", "UTC", 23, 7),
+        ("2026-10-04T23:59:59.999Z", "Europe/Berlin", 1, 1),
+        # Summer time ends at 01:00 UTC.
+        ("2026-10-25T00:59:59Z", "Europe/Berlin", 2, 7),
+        ("2026-10-25T01:00:00Z", "Europe/Berlin", 2, 7),
+        ("2026-10-25T02:00:00Z", "Europe/Berlin", 3, 7),
+        ("2026-10-01T00:14:59Z", "Asia/Kathmandu", 5, 4),
+        ("2026-10-01T00:15:00Z", "Asia/Kathmandu", 6, 4),
+    ],
+)
+def test_the_hour_is_that_of_the_start_on_the_house_s_clocks(start, zone, hour, weekday):
+    began = int(datetime.datetime.fromisoformat(start).timestamp() * 1000)
+    found = made(times=(began, began + 7_200_000), zone=zone)["wrtflow"]
+    assert (found["hour"], found["weekday"]) == (hour, weekday)
+
+
+@pytest.fixture
+def machine_in_hawaii(monkeypatch):
+    monkeypatch.setenv("TZ", "Pacific/Honolulu")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("machine_in_hawaii")
+def test_without_a_time_zone_that_of_the_machine_counts():
+    found = made(times=(MIDNIGHT, MIDNIGHT), zone="")["wrtflow"]
+    assert (found["hour"], found["weekday"]) == (14, 3)
 
 
 def test_counters_of_a_timeout_are_unknown_and_not_zero():

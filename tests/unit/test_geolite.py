@@ -200,7 +200,8 @@ def test_a_new_release_is_fetched_after_the_question(house, offer, server):
     update(of_maxmind(house, server))
     server.requests.clear()
     database(offer / "GeoLite2-City.mmdb", age=0)
-    os.utime(maxmind.pack(offer / "GeoLite2-City.mmdb", offer), (NOW + 60, NOW + 60))
+    later = time.time() + 60
+    os.utime(maxmind.pack(offer / "GeoLite2-City.mmdb", offer), (later, later))
     city, asn = update(of_maxmind(house, server))
     assert (city.changed, asn.changed) == (True, False)
     assert [(method, status) for method, status, _ in asked(server)] == [

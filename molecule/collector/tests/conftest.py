@@ -54,14 +54,14 @@ class Machine:
         )
         self.run("python3", "-c", script, stdin=json.dumps([transport, address, lines]).encode())
 
-    def documents(self) -> dict[str, dict]:
-        """Return what the double of Elasticsearch holds of this run, by id."""
+    def documents(self, since: str | None = None) -> dict[str, dict]:
+        """Return what the double of Elasticsearch holds of this run, or since a time (ISO 8601), by id."""
         answer = json.loads(self.run("curl", "-sk", "https://10.77.0.10:9200/_double"))
         return {
             id_: json.loads(source) | {"_index": index}
             for index, sources in answer["documents"].items()
             for id_, source in sources.items()
-            if json.loads(source)["@timestamp"] >= self._began
+            if json.loads(source)["@timestamp"] >= (self._began if since is None else since)
         }
 
     def of_ports(self, ports) -> list[dict]:

@@ -17,11 +17,13 @@ from wrtflow.accesspoints import LEFT_OUT, AccessPoints
 from wrtflow.clock import Clock
 from wrtflow.contacts import Contacts
 from wrtflow.correlate import Correlate, Ended, Event
+from wrtflow.document import Calendar
 from wrtflow.enrich import SITES, Enrich
 from wrtflow.names import Names
 from wrtflow.outbox import Outbox
 from wrtflow.parse import Flow, Line, Reader, Refused, Unparsed, read_json, whole
 from wrtflow.places import Databases, LeftOut, Networks, Places
+from wrtflow.registries import Registries
 from wrtflow.routers import Router, Routers
 from wrtflow.state import State
 
@@ -70,7 +72,8 @@ class Collector:
         )
         self.enrich = Enrich(
             chosen.index_prefix, self._places, self.names, self._left_out,
-            self._access_points, self._contacts, self.outbox, clock, self.counts,
+            self._access_points, self._contacts, self.outbox, clock,
+            Registries(), Calendar(chosen.timezone), self.counts,
         )  # fmt: skip
         self._follows = before is not None
         self._rarely = health.Rarely()

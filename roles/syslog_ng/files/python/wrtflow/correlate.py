@@ -1,7 +1,7 @@
 """NEW and DESTROY become one: open flows wait here for their end.
 
-What is open is on disk as well, written once a second. A stop and a reload write everything; a kill -9 or a crash loses
-the NEWs of the last second, whose flows then end without a start.
+Open flows are on disk as well, written once a second. A stop and a reload write everything. A kill -9 loses the NEWs of
+the last second: their flows end without a start.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import collections
 import itertools
 import typing
-from dataclasses import dataclass
 
 from wrtflow import document
 from wrtflow.clock import Clock
@@ -18,31 +17,26 @@ from wrtflow.places import Place
 from wrtflow.routers import Router, Routers
 from wrtflow.state import State, Table
 
-# ms. conntrack forgets no flow sooner than this after its last packet: a second NEW of the same tuple within it is the
-# same line again, and after it another flow, whose predecessor's DESTROY was lost.
+# ms. conntrack forgets no flow sooner than this after its last packet. Within it a second NEW of a tuple is the same
+# line again. After it the NEW is another flow's, and the DESTROY of the first was lost.
 _DOUBLED = 10_000
-
 # ms within which a line may come again.
 _REPEATED = 3_600_000
-
-# Open flows: of one address, and of all. A NEW beyond is not kept; its flow ends without a start.
+# Open flows of one address, and of all. A NEW beyond is not kept: its flow ends without a start.
 _OF_ONE = 50_000
 _MOST = 400_000
-
-# Ends that are remembered, to tell the same line twice from two flows that ended alike, and those over a restart.
+# Ends that are remembered, and those over a restart: they tell a line that comes twice from two flows that ended alike.
 # Only lines of the same second can be equal.
 _ENDS = 100_000
 _ENDS_KEPT = 1_000
-
 # Characters of what a router tells of its boot.
 _BOOT = 256
-
 # ms between two notes of the clock on disk, and a step of the wall clock that is noted at once.
 _NOTE = 60_000
 _STEP = 1_000
 _DAY = 86_400_000
 
-# Of ORIG's source and destination and of REPLY's.
+# The places of ORIG's source and destination and of REPLY's.
 Ends = tuple[Place, Place, Place, Place]
 
 
@@ -53,27 +47,21 @@ class Event(typing.NamedTuple):
     read: Flow
     text: str
     ends: Ends
-    # ms, steady: when it came.
-    at: int
-    # Nothing may be stored of it.
-    left_out: bool = False
+    at: int  # ms, steady: when it came
+    left_out: bool = False  # nothing may be stored of it
 
 
-@dataclass(slots=True, eq=False)
-class Open:
+class Open(typing.NamedTuple):
     """A flow without its end."""
 
     number: int
     router: Router
     tuple: str
     source: str
-    # The NEW.
-    line: str
-    # ms, steady: when it came, and when the flow ends as flow-timeout.
-    start: int
-    due: int
-    # What the site was asked for as.
-    name: str | None
+    line: str  # the NEW
+    start: int  # ms, steady: when the NEW came
+    due: int  # ms, steady: when the flow ends as flow-timeout
+    name: str | None  # the site's name as it was asked for
 
 
 class Ended(typing.NamedTuple):
@@ -83,36 +71,28 @@ class Ended(typing.NamedTuple):
     read: Flow
     ends: Ends | None
     action: str
-    # ms, steady: when its end came or was found out, and when its NEW came; None where none was seen.
-    at: int
-    start: int | None
-    # The site's name as it was asked for before the NEW.
-    name: str | None
-    # The document's.
-    id: str
+    at: int  # ms, steady: when its end came or was found out
+    start: int | None  # ms, steady: when its NEW came, if that was seen
+    name: str | None  # the site's name as it was asked for before the NEW
+    id: str  # the document's
 
 
 class Correlate:
     """The open flows of all routers. One thread at a time."""
 
     def __init__(
-        self,
-        routers: Routers,
-        reader: Reader,
-        timeout: int,
-        state: State,
-        clock: Clock,
-        counts: dict[str, int],
+        self, routers: Routers, reader: Reader, limit: int, state: State, clock: Clock, counts: dict[str, int]
     ) -> None:
-        """timeout: seconds that a flow may be open. counts: takes beyond (NEWs) and doubled (DESTROYs)."""
+        """limit: seconds that a flow may be open. counts: takes beyond (NEWs) and doubled (DESTROYs)."""
         self._routers = routers
         self._reader = reader
-        self._timeout = timeout * 1000
+        self._timeout = limit * 1000
         self._clock = clock
         self._number = 0
+        # How many flows are open: of each address, and of all.
         self._of: dict[str, int] = {}
         self._size = 0
-        # By document's id, the last one to end last: how many flows ended so.
+        # By the document's id, in the order of the ends: how many flows ended so.
         self._ends: collections.OrderedDict[str, int] = collections.OrderedDict()
         self._table = state.table("open", self._dump, once=True, numbered=True)
         self._last: Table[str] = state.table("ended", lambda: list(self._ends.items())[-_ENDS_KEPT:])
@@ -127,9 +107,10 @@ class Correlate:
     def load(self, same_clock: bool = False) -> None:
         """Read the flows that were open before. same_clock: their times are this clock's."""
         now = self._clock.now()
-        noted = next(iter(self._clocks.load(lambda _, row: (int(row[0]), int(row[1])))), None)
-        # The steady clock of before was another one; and the time without a collector makes no flow older.
-        steady, wall = noted if noted and not same_clock else (now, now)
+        steady, wall = next(iter(self._clocks.load(lambda _, row: (int(row[0]), int(row[1])))), (now, now))
+        # Times of another steady clock are moved to this one. The time without a collector makes no flow older.
+        if same_clock:
+            steady, wall = now, now
         away = max(0, now - wall)
 
         def decode(number: int, row: typing.Any) -> Open:
@@ -148,7 +129,7 @@ class Correlate:
         self.note()
 
     def opens(self, event: Event, name: str | None) -> list[Ended]:
-        """Take a NEW; name: what its site was asked for as. Returns a flow whose DESTROY was lost."""
+        """Take a NEW; name: its site's, as it was asked for. Returns a flow whose DESTROY was lost."""
         router, read, now = event.router, event.read, event.at
         lost: list[Ended] = []
         known = router.tuples.get(read.tuple)
@@ -161,10 +142,9 @@ class Correlate:
             self._counts["beyond"] += 1
             return lost
         self._number += 1
-        due = now + self._timeout
-        flow = Open(self._number, router, read.tuple, read.source, event.text, now, due, name)
+        flow = Open(self._number, router, read.tuple, read.source, event.text, now, now + self._timeout, name)
         self._add(flow)
-        self._table.put(*_row(flow))
+        self._table.put(self._number, (router.id, now, event.text, name))
         return lost
 
     def ends(self, event: Event) -> list[Ended]:
@@ -178,7 +158,7 @@ class Correlate:
         end = document.identity(read, router.id, text)
         twin = self._ends.pop(end, 0)
         if flow is None and twin:
-            # The same line again: the document gets the same id, of which Elasticsearch keeps the first.
+            # The same line again: its document gets the same id, and Elasticsearch keeps the first.
             self._counts["doubled"] += 1
             twin -= 1
         self._ends[end] = twin + 1
@@ -186,24 +166,24 @@ class Correlate:
             self._ends.popitem(last=False)
         if twin:
             end = document.identity(read, router.id, text, twin)
-        start, name = (None, None) if flow is None else (flow.start, flow.name)
+        start, name = (flow.start, flow.name) if flow else (None, None)
         return [Ended(router, read, ends, document.END, at, start, name, end)]
 
     def expire(self, most: int) -> list[Ended]:
-        """End flows that are open too long, or that a boot of their router ended: so many at most."""
+        """End flows that are open too long or that a boot of their router ended, but not more than most."""
         now = self._clock.now()
         lost: list[Ended] = []
         for router in self._routers:
-            # All at once: to find the first one of a dict costs as much as it has lost at its begin.
+            # All at once: each search for a dict's first key passes what was deleted before it.
             old = itertools.takewhile(lambda flow: flow.due <= now or _gone(flow), router.open.values())
             for flow in list(itertools.islice(old, most - len(lost))):
                 lost += self._times_out(flow, now)
         return lost
 
     def booted(self, router: Router, teller: str, boot: str, up: int | None) -> None:
-        """End the flows that a router had open before it booted; expire() gives them.
+        """End the flows that a router had open before it booted; expire() returns them.
 
-        boot: what differs from boot to boot, as far as the same teller is asked. up: seconds since then, where told.
+        boot: what the same teller tells differently after each boot. up: seconds since then, where that is told.
         """
         boot = boot[:_BOOT]
         before = self._routers.booted(router, teller, boot)
@@ -217,12 +197,12 @@ class Correlate:
                 router.gone = self._number
 
     def stop(self) -> None:
-        """Keep what the next start has to know beyond open flows: the clock, and what ended last."""
+        """Write down the clock and the last ends for the next start."""
         self.note()
         self._last.whole = True
 
     def note(self) -> None:
-        """Note the clock on disk, now and then: its steps and the time without a collector are known by that."""
+        """Note the clock on disk now and then. The next start learns from it how long there was no collector."""
         now, wall = self._clock.now(), self._clock.wall()
         steady, noted = self._noted
         if now - steady >= _NOTE or abs((wall - now) - (noted - steady)) >= _STEP:
@@ -233,10 +213,8 @@ class Correlate:
         """Return the flow of a tuple that began first: of this router, or of one that it was."""
         known = router.tuples.get(tuple_)
         if known is None:
-            for earlier in self._routers.earlier(router):
-                known = earlier.tuples.get(tuple_)
-                if known is not None:
-                    break
+            earlier = (one.tuples.get(tuple_) for one in self._routers.earlier(router))
+            known = next((flows for flows in earlier if flows is not None), None)
         return known if known is None or isinstance(known, Open) else next(iter(known.values()))
 
     def _apart(self, before: Open, read: Flow, now: int) -> int:
@@ -255,12 +233,11 @@ class Correlate:
         return read
 
     def _times_out(self, flow: Open, now: int) -> list[Ended]:
-        """End a flow whose DESTROY will not come. The list has it, or nothing where its line can't be read."""
+        """End a flow whose DESTROY will not come. Returns it, unless the log_prefix is another one since."""
         self._remove(flow)
         try:
             read = self._read(flow.line)
         except Refused:
-            # The log_prefix is another one since.
             return []
         end = document.identity(read, flow.router.id, flow.line, flow.number)
         return [Ended(flow.router, read, None, document.TIMEOUT, now, flow.start, flow.name, end)]
@@ -290,15 +267,9 @@ class Correlate:
         self._size -= 1
         self._table.delete(flow.number)
 
-    def _dump(self) -> list[_Row]:
-        return [_row(flow) for router in self._routers for flow in list(router.open.values())]
-
-
-_Row = tuple[int, tuple[str, int, str, str | None]]
-
-
-def _row(flow: Open) -> _Row:
-    return flow.number, (flow.router.id, flow.start, flow.line, flow.name)
+    def _dump(self) -> list[tuple[int, tuple[str, int, str, str | None]]]:
+        flows = (flow for router in self._routers for flow in list(router.open.values()))
+        return [(flow.number, (flow.router.id, flow.start, flow.line, flow.name)) for flow in flows]
 
 
 def _gone(flow: Open) -> bool:

@@ -15,12 +15,13 @@ from __future__ import annotations
 import enum
 import re
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from operator import itemgetter
 from socket import AF_INET6, inet_pton
 from typing import Any, NamedTuple
 
+from wrtflow import settings
 from wrtflow.places import LeftOut
 from wrtflow.shares import Shares
 from wrtflow.state import State
@@ -34,10 +35,8 @@ ADDRESSES_OF_DEVICE = 128
 ADDRESSES = 20_000
 # ms. Where all is full, what wasn't seen for so long makes room; else the newcomer is refused.
 LATELY = 86_400_000
-# ms that a lease outweighs the neighbour's MAC: behind a repeater that is the repeater's.
+# ms that a lease counts more than a neighbour's MAC: behind a repeater that MAC is the repeater's.
 LEASE = 86_400_000
-# ms. That something is still there is written to disk no more often.
-_WRITTEN = 3_600_000
 
 
 class Device(NamedTuple):
@@ -66,9 +65,8 @@ class _Owner:
 
     mac: str
     when: int
-    # As it told itself.
-    name: str | None = None
-    # With the settings' name or its own. Without a MAC until that was on the wire, not only in a DUID.
+    name: str | None = None  # as it told itself
+    # With the settings' name or its own. Unknown while the MAC was only in a DUID, never on the wire.
     device: Device = _UNKNOWN
 
 
@@ -77,46 +75,37 @@ class _Address:
     """An address at home."""
 
     owner: _Owner
-    # What only the address is known to be called.
-    name: str | None
+    name: str | None  # what only the address is known to be called
     told: Told = Told.DUID
     when: int = 0
-    written: int = 0
 
 
 class Devices:
     """Devices by address. device() and mac() are look-ups in dictionaries."""
 
     def __init__(
-        self,
-        state: State,
-        static: Mapping[str, str],
-        local_domains: Iterable[str],
-        left_out: LeftOut,
-        moved: Callable[[str], None],
+        self, state: State, chosen: settings.Names, left_out: LeftOut, moved: Callable[[str], None]
     ) -> None:
-        """static: address or MAC (any spelling) -> name. Names are told without local_domains.
+        """Of devices left out nothing is remembered but which address has such a MAC.
 
-        Of devices that are left out nothing is remembered but which address has such a MAC. moved is called with an
-        address that isn't any longer the device's that it was.
+        moved is called with each address that a device loses.
         """
-        self._static = {address(text) or spelt(text): name for text, name in static.items()}
-        self._local_domains = tuple(local_domains)
+        self._static = {address(text) or spelt(text): name for text, name in chosen.devices.items()}
+        self._local_domains = chosen.local_domains
         self._left_out = left_out
         self._moved = moved
-        # MACs without an address come first, then the one that was last seen longest ago.
+        # MACs without an address come first, then those that were last seen longest ago.
         self.owners: OrderedDict[str, _Owner] = OrderedDict()
         self.addresses: dict[str, _Address] = {}
         self._nobody = _Owner("", 0)
         self.counts: Counter[str] = Counter()
-        self.shares = Shares(
-            ADDRESSES, ADDRESSES_OF_DEVICE, DEVICE_TTL, LATELY, self._dropped, self.counts, "addresses"
-        )
+        limits = ADDRESSES, ADDRESSES_OF_DEVICE, DEVICE_TTL, LATELY
+        self.shares = Shares(*limits, self._dropped, self.counts, "addresses")
         self._owner_rows = state.table("devices", self._dump_owners)
         self._address_rows = state.table("addresses", self._dump_addresses)
 
     def load(self, now: int) -> None:
-        """Read what was kept. What a wrong clock told to be still to come was seen now."""
+        """Read what was kept. A time that is still to come is a wrong clock's, and taken as now."""
 
         def owner_row(key: str, row: Any) -> tuple[str, str | None, int]:
             name, when = row
@@ -137,11 +126,11 @@ class Devices:
             else:
                 self._call(owner, name)
         for when, ip, holder, told, name in sorted(self._address_rows.load(address_row), key=itemgetter(0)):
-            owner = self._owner(holder, when) if holder else self._nobody
+            owner = self._owner(holder, when)
             if owner is None or self._left_out.address(ip) or not self.shares.put(holder, ip, when):
                 self._address_rows.delete(ip)
                 continue
-            self.addresses[ip] = _Address(owner, name, told, when, when)
+            self.addresses[ip] = _Address(owner, name, told, when)
             self._see(owner, told, max(owner.when, when))
 
     def device(self, ip: str) -> Device:
@@ -159,16 +148,9 @@ class Devices:
         return self._derived(ip).mac if known is None else known.owner.device.mac
 
     def identity(self, ip: str) -> str:
-        """Return what tells the device from others: its MAC, else the address; "" for one that is left out.
-
-        ip may be such an identity itself.
-        """
-        owner = self.mac(ip)
-        if self._left_out.any and (
-            self._left_out.mac(owner) or self._left_out.mac(ip) or self._left_out.address(ip)
-        ):
-            return ""
-        return owner or ip
+        """Return a device's MAC, else its address; "" for one that is left out. ip may be such an identity itself."""
+        owner, left_out = self.mac(ip), self._left_out
+        return "" if left_out.mac(owner) or left_out.mac(ip) or left_out.address(ip) else owner or ip
 
     def refresh(self, now: int) -> None:
         """Let go of what has grown too old."""
@@ -178,7 +160,7 @@ class Devices:
             self._forget(holder)
 
     def observe(self, text: str, now: int) -> None:
-        """Take a line of dnsmasq-dhcp's, of odhcpd's or of wrtflow-net's. Other lines than those above tell nothing."""
+        """Take a line of dnsmasq-dhcp's, of odhcpd's or of wrtflow-net's. Only the lines above tell anything."""
         words = text.split(None, 16) if len(text) <= LONGEST else []
         if words and words[0].isdigit():  # log-dhcp
             del words[0]
@@ -204,10 +186,9 @@ class Devices:
             return
         name = self._name_of(rest)
         known = self._bind(ip, holder, told, now)
-        if known is None or name in (None, known.owner.name) or self._left_out.mac(holder):
-            return
-        self._call(known.owner, name)
-        self._owner_rows.put(holder, (name, now))
+        if known and name not in (None, known.owner.name) and not self._left_out.mac(holder):
+            self._call(known.owner, name)
+            self._owner_rows.put(holder, (name, now))
 
     def _lease6(self, ip_text: str, duid: str, rest: list[str], now: int) -> None:
         ip = address(ip_text)
@@ -220,31 +201,30 @@ class Devices:
         holder = mac(":".join(found.groups())) if found else None
         if holder is not None or (known is None and name is not None):
             known = self._bind(ip, holder or "", Told.DUID, now) or self.addresses.get(ip)
-        # Without a name too: the one that had the address before may have had one.
+        # No name is news too: whoever had the address before may have had one.
         if known is not None and known.name != name and not self._left_out.mac(known.owner.mac):
             known.name = name
             self._address_rows.put(ip, self._row(known))
 
     def _name_of(self, rest: list[str]) -> str | None:
-        """Return the name at the end of a line; of several words, or of other characters, it is none."""
+        """Return the name at the end of a line; None where it has several words or other characters."""
         name = hostname(rest[0]) if len(rest) == 1 else None
         if rest and name is None:
             self.counts["names_invalid"] += 1
         return name and without(name, self._local_domains)
 
     def _bind(self, ip: str, holder: str, told: Told, now: int) -> _Address | None:
-        """Note that a MAC ("": an unknown one) has an address. None where a surer one tells otherwise or no room is."""
-        if self._left_out.address(ip):
-            return None
+        """Note that a MAC ("": an unknown one) has an address. None where a surer one told otherwise, or no room is."""
         known = self.addresses.get(ip)
-        if known is not None and known.told > told and now - known.when < LEASE:
+        surer = known is not None and known.told > told and now - known.when < LEASE
+        if surer or self._left_out.address(ip):
             return None
-        owner = self._owner(holder, now) if holder else self._nobody
-        # That may have made room.
+        owner = self._owner(holder, now)
+        # Looked up again: an owner that made room has lost its addresses.
         known = self.addresses.get(ip)
         name = None
         if known is not None and known.owner is not owner:
-            # It takes no name along; but it isn't another's where that was only a DUID's.
+            # The new owner gets no name of the former one. But where only a DUID told that one, it may be the same.
             name = known.name if known.told == Told.DUID else None
             self.shares.drop(known.owner.mac, ip)
             known = None
@@ -253,34 +233,29 @@ class Devices:
         if known is None:
             known = self.addresses[ip] = _Address(owner, name)
         if self._left_out.mac(holder):
-            # What it asked for while it was only an address.
+            # Forgets what it asked for while it was only an address.
             self._moved(ip)
         self._see(owner, told, now)
-        known.when = now
-        if known.told != told or now - known.written >= _WRITTEN:
-            known.told, known.written = told, now
-            self._address_rows.put(ip, self._row(known))
-            if told != Told.DUID and not self._left_out.mac(holder):
-                self._owner_rows.put(holder, (owner.name, now))
+        known.told, known.when = told, now
+        self._address_rows.put(ip, self._row(known))
+        if told != Told.DUID and not self._left_out.mac(holder):
+            self._owner_rows.put(holder, (owner.name, now))
         return known
 
     def _see(self, owner: _Owner, told: Told, now: int) -> None:
-        """Note that a MAC has an address now."""
-        if owner is self._nobody:
-            return
-        owner.when = now
-        self.owners.move_to_end(owner.mac)
-        if told != Told.DUID and owner.device is _UNKNOWN:
-            self._call(owner, None)
+        if owner is not self._nobody:
+            owner.when = now
+            self.owners.move_to_end(owner.mac)
+            if told != Told.DUID and owner.device is _UNKNOWN:
+                self._call(owner, None)
 
     def _call(self, owner: _Owner, name: str | None) -> None:
-        """Take a MAC as seen, and its name."""
         owner.name = name
         owner.device = Device(self._static.get(owner.mac, name), owner.mac)
 
     def _owner(self, holder: str, now: int) -> _Owner | None:
-        """Return the owner of a MAC; None for a new one where there is no room."""
-        owner = self.owners.get(holder)
+        """Return the owner of a MAC ("": an unknown one); None for a new MAC where there is no room."""
+        owner = self.owners.get(holder) if holder else self._nobody
         if owner is None:
             if len(self.owners) >= DEVICES:
                 oldest = next(iter(self.owners))
@@ -295,7 +270,6 @@ class Devices:
         return owner
 
     def _dropped(self, ip: str) -> None:
-        """Let go of an address."""
         known = self.addresses.pop(ip)
         holder = known.owner.mac
         self._address_rows.delete(ip)
@@ -305,16 +279,13 @@ class Devices:
             self.owners.move_to_end(holder, last=False)
 
     def _forget(self, holder: str) -> None:
-        """Let go of a MAC and of its addresses."""
         self.shares.forget(holder)
         del self.owners[holder]
         self._owner_rows.delete(holder)
 
     def _derived(self, ip: str) -> Device:
         """Return the device whose MAC an IPv6 address was made of, if one here has that."""
-        holder = _eui64_mac(ip) if "ff:fe" in ip else None
-        if holder is None:
-            return _UNKNOWN
+        holder = _eui64_mac(ip) or ""
         owner = self.owners.get(holder)
         if owner is None and (holder in self._static or self._left_out.mac(holder)):
             return Device(self._static.get(holder), holder)
@@ -324,11 +295,8 @@ class Devices:
         return known.owner.mac, known.told, known.name, known.when
 
     def _dump_owners(self) -> list[tuple[str, Any]]:
-        return [
-            (key, (owner.name, owner.when))
-            for key, owner in list(self.owners.items())
-            if owner.device.mac and not self._left_out.mac(key)
-        ]
+        known = [(key, owner) for key, owner in list(self.owners.items()) if owner.device.mac]
+        return [(key, (owner.name, owner.when)) for key, owner in known if not self._left_out.mac(key)]
 
     def _dump_addresses(self) -> list[tuple[str, Any]]:
         return [(ip, self._row(known)) for ip, known in list(self.addresses.items())]
@@ -336,10 +304,8 @@ class Devices:
 
 def _eui64_mac(ip: str) -> str | None:
     """Return the MAC that an IPv6 address was made of (RFC 4291, appendix A)."""
-    try:
-        last = inet_pton(AF_INET6, ip)[8:]
-    except (OSError, ValueError):
+    # In its usual form any other address lacks these.
+    if "ff:fe" not in ip or address(ip) is None:
         return None
-    if last[3:5] != b"\xff\xfe":
-        return None
-    return mac(bytes((last[0] ^ 2, *last[1:3], *last[5:])).hex(":"))
+    last = inet_pton(AF_INET6, ip)[8:]
+    return mac(bytes((last[0] ^ 2, *last[1:3], *last[5:])).hex(":")) if last[3:5] == b"\xff\xfe" else None

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import binascii
 import calendar
 import datetime
 import functools
-import hashlib
 import json
 import time
 import typing
+import zoneinfo
+from binascii import b2a_base64
+from hashlib import blake2b
 
 from wrtflow.parse import Flow, protocol
 from wrtflow.places import Place
@@ -30,7 +31,12 @@ class Facts(typing.NamedTuple):
     source_mac: str | None
     destination_name: str | None
     domain_source: str
-    first_seen: bool
+    first_seen: bool = False
+    # The end at home, and who made it.
+    device: str | None = None
+    manufacturer: str | None = None
+    # What the owner of a site's name registered.
+    registered_domain: str | None = None
 
 
 @functools.lru_cache(maxsize=4096)
@@ -39,26 +45,35 @@ def quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-@functools.lru_cache(maxsize=64)
-def _second(seconds: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
-
-
 @functools.lru_cache(maxsize=4096)
 def timestamp(milliseconds: int) -> str:
     """Return ms since 1970 as ISO 8601 in UTC."""
     seconds, rest = divmod(milliseconds, 1000)
-    return f"{_second(seconds)}.{rest:03}Z"
+    return time.strftime(f"%Y-%m-%dT%H:%M:%S.{rest:03}Z", time.gmtime(seconds))
+
+
+class Calendar:
+    """Hour and weekday in the house's time zone."""
+
+    def __init__(self, zone: str) -> None:
+        """zone: its name, as Europe/Berlin; empty: the zone of this machine."""
+        self._zone = zoneinfo.ZoneInfo(zone) if zone else None
+        # All zones change at a full quarter of an hour.
+        self._quarter = functools.lru_cache(maxsize=256)(self._members)
+
+    def members(self, milliseconds: int) -> str:
+        """Return the members hour (0-23) and weekday (1 Monday to 7 Sunday) of ms since 1970, each behind a comma."""
+        return self._quarter(milliseconds // 900_000)
+
+    def _members(self, quarter: int) -> str:
+        moment = datetime.datetime.fromtimestamp(quarter * 900, self._zone)
+        return f',"hour":{moment.hour},"weekday":{moment.isoweekday()}'
 
 
 @functools.lru_cache(maxsize=64)
-def _month(day: int) -> str:
-    return time.strftime("%Y.%m", time.gmtime(day * 86400))
-
-
-def index(prefix: str, end: int) -> str:
-    """Return the index of a flow that ended then (ms since 1970): PREFIX-YYYY.MM, in UTC."""
-    return f"{prefix}-{_month(end // 86_400_000)}"
+def index(prefix: str, day: int) -> str:
+    """Return the index of flows that ended on a day (since 1970): PREFIX-YYYY.MM, in UTC."""
+    return f"{prefix}-{time.strftime('%Y.%m', time.gmtime(day * 86_400))}"
 
 
 @functools.lru_cache(maxsize=64)
@@ -78,14 +93,13 @@ def identity(read: Flow, router: str, line: str, twin: int = 0) -> str:
     """Return the document's id: the same for the same line of the same router, whenever and how often it comes.
 
     twin: what tells a flow from another whose line is the same.
-
-    12 characters that Elasticsearch keeps as 9 bytes: 3 of time first, so that neighbours share their beginning
-    (ids that do not compress cost more than any field), and 6 that tell apart what ended in the same 2 seconds.
     """
+    # 12 characters that Elasticsearch keeps as 9 bytes. 3 are of time and come first, so that neighbours share a
+    # beginning: ids that do not compress cost more than any field. 6 tell apart what ended in the same 2 seconds.
     seconds = seconds_of_year(read.stamp) or 0 if read.end is None else read.end // 1000
     what = f"{router} {line} {twin}" if twin else f"{router} {line}"
-    digest = hashlib.blake2b(what.encode("utf-8", "replace"), digest_size=6).digest()
-    whole = binascii.b2a_base64((seconds // 2 & 0xFFFFFF).to_bytes(3, "big") + digest, newline=False)
+    digest = blake2b(what.encode("utf-8", "replace"), digest_size=6).digest()
+    whole = b2a_base64((seconds // 2 & 0xFFFFFF).to_bytes(3, "big") + digest, newline=False)
     return whole.translate(_URL_SAFE).decode()
 
 
@@ -100,18 +114,16 @@ def direction(source: Place, destination: Place, translated: Place) -> str:
     return "inbound" if inside else "external"
 
 
-def document(ended: Ended, ends: Ends, start: int | None, end: int, facts: Facts) -> str:
-    """Return the document as one line of JSON.
-
-    start and end: ms since 1970.
-    """
+def document(ended: Ended, ends: Ends, start: int | None, end: int, facts: Facts, calendar: Calendar) -> str:
+    """Return the document as one line of JSON. start and end: ms since 1970."""
     source, destination, reply_source, reply_destination = ends
     read = ended.read
     at = timestamp(end)
     if start is None:
-        period = f'"end":"{at}"'
+        period, hour = f'"end":"{at}"', ""
     else:
         start = min(start, end)
+        hour = calendar.members(start)
         period = f'"start":"{timestamp(start)}","end":"{at}","duration":{(end - start) * 1_000_000}'
     if ended.action == END:
         octets, packets = int(read.bytes) + int(read.reply_bytes), int(read.packets) + int(read.reply_packets)
@@ -125,6 +137,10 @@ def document(ended: Ended, ends: Ends, start: int | None, end: int, facts: Facts
     source_name = f',"domain":{quoted(facts.source_name)}' if facts.source_name else ""
     source_mac = f',"mac":"{facts.source_mac}"' if facts.source_mac else ""
     destination_name = f',"domain":{quoted(facts.destination_name)}' if facts.destination_name else ""
+    registered = f',"registered_domain":{quoted(facts.registered_domain)}' if facts.registered_domain else ""
+    first = ',"first_seen":true' if facts.first_seen else ""
+    device = f',"device":{quoted(facts.device)}' if facts.device else ""
+    maker = f'"device":{{"manufacturer":{quoted(facts.manufacturer)}}},' if facts.manufacturer else ""
     source_port = "" if read.source_port is None else f',"port":{read.source_port}'
     destination_port = "" if read.destination_port is None else f',"port":{read.destination_port}'
     return (
@@ -135,13 +151,10 @@ def document(ended: Ended, ends: Ends, start: int | None, end: int, facts: Facts
         f'"direction":"{facts.direction}"}},'
         f'"source":{{"ip":"{source.ip}"{source_port}{sent}{source_mac}{source_name}'
         f"{_nat(source, reply_destination, read.source_port, read.reply_destination_port)}{source.json}}},"
-        f'"destination":{{"ip":"{destination.ip}"{destination_port}{received}{destination_name}'
+        f'"destination":{{"ip":"{destination.ip}"{destination_port}{received}{destination_name}{registered}'
         f"{_nat(destination, reply_source, read.destination_port, read.reply_source_port)}{destination.json}}},"
-        f'"wrtflow":{{"domain_source":"{facts.domain_source}"{_FIRST if facts.first_seen else ""}}}}}'
+        f'{maker}"wrtflow":{{"domain_source":"{facts.domain_source}"{device}{hour}{first}}}}}'
     )
-
-
-_FIRST = ',"first_seen":true'
 
 
 def _nat(place: Place, translated: Place, port: str | None, translated_port: str | None) -> str:

@@ -9,21 +9,20 @@ from wrtflow.accesspoints import LEFT_OUT, AccessPoints
 from wrtflow.clock import Clock
 from wrtflow.contacts import Contacts
 from wrtflow.correlate import Ended, Ends
+from wrtflow.devices import Device
 from wrtflow.document import Facts
 from wrtflow.names import Names
 from wrtflow.outbox import Outbox
 from wrtflow.parse import Flow, Refused
 from wrtflow.places import LeftOut, Place, Places
+from wrtflow.registries import Registries
 
 # ms that a router's clock may be wrong and still be the one that counts.
 _CLOCK = 600_000
-
-# ms that a flow's start by the router's clock may be before the DNS answer that led to it, by ours.
+# Tolerance in ms between a flow's start (the router's clock) and the DNS answer that led to it (our clock).
 _SKEW = 2_000
-
-# ms. No flow is open longer: a start before is that of a router which did not know the time yet.
+# ms. No flow is open longer: a router that tells an earlier start did not know the time yet.
 _LONGEST = 366 * 86_400_000
-
 # What domain_source is counted as.
 SITES = {via: f"sites_{via}" for via in ("dns", "ptr", "ptr_unconfirmed", "none")}
 
@@ -32,8 +31,7 @@ SITES = {via: f"sites_{via}" for via in ("dns", "ptr", "ptr_unconfirmed", "none"
 class Enrich:
     """The way from an ended flow to its document. One thread at a time."""
 
-    # The first part of the indices' names.
-    prefix: str
+    prefix: str  # the first part of the indices' names
     places: Places
     names: Names
     left_out: LeftOut
@@ -41,8 +39,9 @@ class Enrich:
     contacts: Contacts
     outbox: Outbox
     clock: Clock
-    # Takes flows, left_out, and sites_… by domain_source.
-    counts: dict[str, int]
+    registries: Registries
+    calendar: document.Calendar
+    counts: dict[str, int]  # takes flows, left_out, and sites_… by domain_source
 
     def ends(self, read: Flow) -> Ends:
         """Place the ends of ORIG and REPLY. Refused where they are no addresses of one family."""
@@ -61,7 +60,7 @@ class Enrich:
         return self.left_out.any and any(map(self._place_left_out, ends))
 
     def behind(self, read: Flow) -> tuple[Place | None, bool]:
-        """Return the device behind an access point whose flow it is, if it is one's, and whether it is left out."""
+        """Return the device behind an access point, where the flow is one's, and whether it is left out."""
         device = self.access_points.device(read) if self.access_points.routers else None
         if not device:
             return None, device == LEFT_OUT
@@ -82,60 +81,63 @@ class Enrich:
 
     def take(self, ended: Ended) -> None:
         """Put the document of a flow into the outbox."""
-        read = ended.read
-        ends = ended.ends
+        read, ends, who, left_out = ended.read, ended.ends, None, False
         if ends is None:
             ends = self.ends(read)
-            if self.is_left_out(ends):
-                self.counts["left_out"] += 1
-                return
-        source, destination, translated, _ = ends
-        who, observer = None, document.ROUTER
-        if ended.router.id in self.access_points.routers:
-            observer = document.ACCESS_POINT
-        else:
+            left_out = self.is_left_out(ends)
+        access_point = ended.router.id in self.access_points.routers
+        if not (access_point or left_out):
             who, left_out = self.behind(read)
-            if left_out:
-                self.counts["left_out"] += 1
-                return
+        if left_out:
+            self.counts["left_out"] += 1
+            return
         start, end, began = self._times(ended)
-        direction = document.direction(source, destination, translated)
-        facts = self._facts(ended, ends, direction, observer, who, began)
+        facts = self._facts(ended, ends, access_point, who, began)
         self.counts["flows"] += 1
         self.counts[SITES[facts.domain_source]] += 1
-        text = document.document(ended, ends, start, end, facts)
-        self.outbox.put(document.index(self.prefix, end), ended.id, text)
+        text = document.document(ended, ends, start, end, facts, self.calendar)
+        self.outbox.put(document.index(self.prefix, end // 86_400_000), ended.id, text)
 
     def _facts(
-        self, ended: Ended, ends: Ends, direction: str, observer: str, who: Place | None, began: int | None
+        self, ended: Ended, ends: Ends, access_point: bool, who: Place | None, began: int | None
     ) -> Facts:
         """Name both sides: devices at home by their names, others by the site that the device asked for."""
         source, destination, translated, _ = ends
-        inner = translated if translated.home else destination
+        names, inner = self.names, translated if translated.home else destination
+        observer = document.ACCESS_POINT if access_point else document.ROUTER
+        direction = document.direction(source, destination, translated)
         if direction == "internal":
-            device = self.names.device(source.ip)
-            return Facts(
-                observer, direction, device.name, device.mac, self.names.device(inner.ip).name, "none", False
-            )
-        # Without a NEW nobody knows when it began: what was asked last is the best guess.
-        name = None if who is None else self.asked(ends, who, began)
-        name = name or ended.name or self.asked(ends, None, began)
-        site, via = (name, "dns") if name else self.names.reverse((source if inner.home else destination).ip)
+            device, to = names.device(source.ip), names.device(inner.ip).name
+            maker = self._maker(device, source)
+            return Facts(observer, direction, device.name, device.mac, to, "none", False, *maker)
+        name = (who and self.asked(ends, who, began)) or ended.name
+        # Its NEW has asked by its own time. Without a NEW the name that was asked for last is the best guess.
+        if not name and (began is None or began != ended.start):
+            name = self.asked(ends, None, began)
+        site, via = (name, "dns") if name else names.reverse((source if inner.home else destination).ip)
         if direction == "inbound":
-            return Facts(observer, direction, site, None, self.names.device(inner.ip).name, via, False)
+            device = names.device(inner.ip)
+            maker = self._maker(device, inner)
+            return Facts(observer, direction, site, None, device.name, via, False, *maker)
+        registered = site and self.registries.registered_domain(site)
         if direction == "external":
-            return Facts(observer, direction, self.names.reverse(source.ip)[0], None, site, via, False)
+            sender = names.reverse(source.ip)[0]
+            return Facts(observer, direction, sender, None, site, via, False, None, None, registered)
         home = who or source
-        device = self.names.device(home.ip)
-        # The dashboards show the other router's flow: the contact is first there.
-        first = observer == document.ROUTER and self.contacts.meets(
-            device.mac, home.ip, destination.country, destination.system
-        )
-        return Facts(observer, direction, device.name, device.mac, site, via, first)
+        device = names.device(home.ip)
+        # The contact is first in the other router's flow: the dashboards show that one.
+        first = not access_point and self.contacts.meets(device.mac, home.ip, destination, ended.at)
+        known = device.name, device.mac, site, via, first
+        return Facts(observer, direction, *known, *self._maker(device, home), registered)
+
+    def _maker(self, device: Device, home: Place) -> tuple[str, str | None]:
+        """Return what the device at home is called, and who made it."""
+        maker = self.registries.manufacturer(device.mac) if device.mac else None
+        return device.name or device.mac or home.ip, maker
 
     def _times(self, ended: Ended) -> tuple[int | None, int, int | None]:
         """Return start and end in ms since 1970, and the start in ms of the steady clock, as sure as it is."""
-        # The steady clock's times, moved to the wall clock together: no step of it is part of a flow.
+        # Both times of the steady clock are moved together: no step of the wall clock is part of a flow.
         ahead = self.clock.ahead()
         wall = ended.at + ahead
         start = None if ended.start is None else ended.start + ahead
@@ -149,7 +151,7 @@ class Enrich:
             told = read.start + wrong
             up = ended.router.started
             possible = 0 <= end - told < _LONGEST and (not up or told >= up + ahead - _CLOCK)
-            # A router that got to know the time while the flow was open.
+            # Else the router got to know the time while the flow was open.
             if possible and (start is None or abs(told - start) < _CLOCK):
                 start = told
         return start, end, None if start is None else start - ahead + _SKEW

@@ -1,12 +1,8 @@
-"""The names of devices and sites: what the collector's parsers ask, and what they tell.
-
-Nothing here waits: lines and look-ups cost microseconds, and the network belongs to threads of its own.
-"""
+"""The names of devices and sites. Nothing here waits: only threads of reverse DNS use the network."""
 
 from __future__ import annotations
 
 import threading
-from collections import Counter
 
 from wrtflow import health
 from wrtflow.clock import Clock
@@ -17,8 +13,6 @@ from wrtflow.reverse_dns import ReverseDns
 from wrtflow.settings import Settings
 from wrtflow.state import State
 from wrtflow.wellformed import without
-
-__all__ = ["Device", "Names"]
 
 # Replaced: what made room for the same device's next. Refused: what found no room.
 _COUNTED = (
@@ -37,19 +31,15 @@ class Names:
         self._local_domains = chosen.names.local_domains
         self._passive = PassiveDns(state, lambda ip: self._devices.identity(ip))
         moved = self._passive.shares.forget
-        self._devices = Devices(state, chosen.names.devices, self._local_domains, left_out, moved)
+        self._devices = Devices(state, chosen.names, left_out, moved)
         self._reverse = ReverseDns(state, clock, chosen.names.resolvers)
-        # Of what lines change; whoever only asks does without.
+        # For changes; look-ups need none.
         self._lock = threading.Lock()
         self._rarely = health.Rarely()
         self._errors = 0
-        # Return the MAC of the device that has an address, or None.
+        # What the parts do themselves.
         self.mac = self._devices.mac
-        # See to it that the reverse DNS of an address is known soon. device: on whose behalf.
-        self.want = self._reverse.want
-        self.start = self._reverse.start
-        # Waits half a second at most.
-        self.stop = self._reverse.stop
+        self.want, self.start, self.stop = self._reverse.want, self._reverse.start, self._reverse.stop
 
     def load(self) -> None:
         """Read what was kept. After State.open()."""
@@ -70,9 +60,8 @@ class Names:
                     self._devices.observe(text, self._clock.now())
         except Exception as error:
             self._errors += 1
-            self._rarely.say(
-                "names", health.ERROR, f"A line about names met a fault of wrtflow: {error!r:.200}"
-            )
+            sentence = f"A line about names met a fault of wrtflow: {error!r:.200}"
+            self._rarely.say("names", health.ERROR, sentence)
 
     def observe_neighbour(self, router: str, text: str) -> None:
         """Take a line of the router's own script. Never raises."""
@@ -80,15 +69,14 @@ class Names:
 
     def asked(self, device_ip: str, remote_ip: str, at: int | None = None) -> str | None:
         """Return the name that led a device to a remote: the one it asked for last until at (ms, steady; None: now)."""
-        owner = self.mac(device_ip)
-        name = owner and self._passive.name(owner, remote_ip, at)
+        owner, name = self.mac(device_ip), self._passive.name
         # Before its MAC was known, the device was its address.
-        return name or self._passive.name(device_ip, remote_ip, at)
+        return (owner and name(owner, remote_ip, at)) or name(device_ip, remote_ip, at)
 
     def reverse(self, ip: str) -> tuple[str | None, str]:
-        """Return an address's name by reverse DNS, and "ptr" where its forward look-up gives the address back.
+        """Return an address's name by reverse DNS, and how sure it is.
 
-        (name, "ptr_unconfirmed") where it doesn't; (None, "none") where there is none, or not yet.
+        "ptr": the name's own address is this one; "ptr_unconfirmed": it is not; "none": there is no name, or not yet.
         """
         name, confirmed = self._reverse.name(ip)
         return name, "none" if name is None else "ptr" if confirmed else "ptr_unconfirmed"
@@ -96,7 +84,7 @@ class Names:
     def device(self, ip: str) -> Device:
         """Return what is known of a device at home; without a name of its own it has that of its reverse DNS.
 
-        Confirmed or not: the house's own resolver tells it, and often knows no way forward ("camera" without a domain).
+        Confirmed or not: the house's own resolver often knows no address of such a name ("camera" without a domain).
         """
         device = self._devices.device(ip)
         if device.name is None:
@@ -120,11 +108,10 @@ class Names:
 
     def stats(self) -> dict[str, int]:
         """Return the counters since the start, and the present sizes, for the health record."""
-        counts = Counter(dict.fromkeys(_COUNTED.split(), 0))
-        for part in (self._passive, self._reverse, self._devices):
-            counts.update(part.counts)
+        parts = self._passive.counts + self._reverse.counts + self._devices.counts
         return {
-            **counts,
+            **dict.fromkeys(_COUNTED.split(), 0),
+            **parts,
             "errors": self._errors,
             "dns_kept": len(self._passive.records),
             "ptr_waiting": self._reverse.waiting,

@@ -6,6 +6,7 @@ Two transports say the same: ulogd's PRINTFLOW lines in syslog, and ulogd's JSON
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import logging.handlers
@@ -14,49 +15,46 @@ import time
 import typing
 from pathlib import Path
 
-# The header as logread writes it: priority, time, host. What is read from a file may lack the priority, and a logread
-# that was started by hand writes no host, or (-t) the time twice; a relay may write the time as RFC 3339 does.
+# The header as logread writes it: priority, time, host. A file may lack the priority. A logread started by hand writes
+# no host, or (-t) the time twice. A relay may write the time as RFC 3339 does.
 _HEADER = (
     r"(?:<[0-9]{1,3}>)?([A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8}|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{8,18}[0-9:Z+-]{1,6})"
     r" (?:\[[0-9]{1,11}\.[0-9]{3}\] )?(?:([A-Za-z0-9._:-]{1,255})(?<!:) )?"
 )
 
-# Numbers as JSON has them, and no longer than Elasticsearch's long: they go into the document as they are. The pattern
-# knows their range, too: Python would take longer to look.
+# Numbers go into the document as they are: written as in JSON, within Elasticsearch's long. The pattern knows their
+# range, because Python would take longer to look.
 _PORT = "(?:0|[1-5][0-9]{0,4}|6(?:[0-4][0-9]{3}|5(?:[0-4][0-9]{2}|5(?:[0-2][0-9]|3[0-5]))|[0-9]{0,3})|[7-9][0-9]{0,3})"
 _COUNTER = "(0|[1-9][0-9]{0,17})"
 _ADDRESS = "([0-9A-Fa-f.:]{2,45})"
 _TYPE = " TYPE=[0-9]{1,3} CODE=[0-9]{1,3}"
 _COUNTERS = f" PKTS={_COUNTER} BYTES={_COUNTER}"
-
-# What follows ulogd's tag. REPLY has the protocol of ORIG, and ports where ORIG has them.
-_FLOW = (
-    r"ulogd(?:\[[0-9]{1,10}\])?: \[(NEW|UPDATE|DESTROY)\] ORIG: "
+# How ulogd begins, and what follows. REPLY has the protocol of ORIG, and ports where ORIG has them.
+_ULOGD = r"ulogd(?:\[[0-9]{1,10}\])?: \[(NEW|UPDATE|DESTROY)\]"
+_flow = re.compile(
     f"(SRC={_ADDRESS} DST={_ADDRESS} PROTO=(?P<protocol>[A-Za-z0-9-]{{1,15}})"
     f"(?: SPT=(?P<port>{_PORT}) DPT=({_PORT})|{_TYPE}|))"
     f"{_COUNTERS} , REPLY: SRC={_ADDRESS} DST={_ADDRESS} PROTO=(?P=protocol)"
     f"(?(port) SPT=({_PORT}) DPT=({_PORT})|(?:{_TYPE}|)){_COUNTERS}"
-)
-
+).fullmatch
 # Tags may be empty (netifd) or have a blank in them.
 _LINE = r"(?:([^:\[]{0,64})(?:\[[0-9]{1,10}\])?: ?)?(.*)"
-
 # What is left of a flow that was cut, and what a flow begins with that is not ulogd's.
 _cut = re.compile(r"\s*\[(?:N|U|D|$)").match
 _foreign = re.compile(r"(ulogd(?:\[[0-9]{1,10}\])?: ?)?\[(?:NEW|UPDATE|DESTROY)\]").match
-
 # A syslog line has none of these: what comes after one is not its author's.
 _broken = re.compile("[\0\n\v\f\r\x1c-\x1e\x85\u2028\u2029]").search
 
+_NO_TIMES = (None, None)
 _PORT_MAX = 65535
 _COUNTER_MAX = 10**18 - 1
 
-# What IP protocols are called; what is not here goes by its number.
+# ulogd's numbers of conntrack's events, and names of IP protocols; others go by their number.
+_EVENTS = {1: "NEW", 2: "UPDATE", 4: "DESTROY"}
 _NAMES = {
     1: "icmp", 2: "igmp", 4: "ipip", 6: "tcp", 17: "udp", 33: "dccp", 41: "ipv6", 47: "gre", 50: "esp", 51: "ah",
     58: "ipv6-icmp", 89: "ospf", 132: "sctp", 136: "udplite",
 }  # fmt: skip
-
 # As a router writes it -> number as text, name.
 _protocols = {str(number): (str(number), _NAMES.get(number, str(number))) for number in range(256)}
 for _number, _name in (*_NAMES.items(), (58, "icmpv6"), (58, "ICMPv6")):
@@ -70,12 +68,11 @@ class Refused(ValueError):  # noqa: N818 (what happens to the line)
 class Flow(typing.NamedTuple):
     """One event of conntrack. Numbers are text as JSON has them; ports are None for protocols without."""
 
-    # The router's own clock, to the second, as it wrote it: part of the line's identity, never a time of ours.
+    # The router's own clock, as it wrote it: part of the line's identity, never a time of ours.
     stamp: str
     host: str | None
     event: str  # NEW, UPDATE or DESTROY
-    # What tells this flow from others that are open on this router: the tuple's text, as the router wrote it.
-    tuple: str
+    tuple: str  # ORIG as the router wrote it, which tells a flow from others that are open on this router
     source: str
     destination: str
     protocol: str
@@ -123,15 +120,20 @@ class Reader:
         """log_prefix: what the routers' logread puts before each tag (uci's log_prefix); empty for nothing."""
         # Anchored at the tag: text further on that looks like a flow is somebody's host name, not a flow.
         header = _HEADER + (f"(?:{re.escape(log_prefix)}:? )?" if log_prefix else "")
-        self._flow = re.compile(header + _FLOW).fullmatch
+        begin = re.compile(header + _ULOGD).fullmatch
+        # All flows of a second begin alike.
+        self._begin = functools.lru_cache(maxsize=256)(lambda text: (found := begin(text)) and found.groups())
         self._line = re.compile(header + _LINE).fullmatch
 
     def read(self, line: str) -> Flow | Line:
         """Read a line without its end (see whole()). Refused where it is neither a flow nor an ordinary line."""
-        match = self._flow(line)
-        if match is None:
+        begin, _, flow = line.partition(" ORIG: ")
+        match = _flow(flow)
+        head = match and self._begin(begin)
+        if match is None or head is None:
             return self._other(line)
-        read = Flow(*match.groups())  # type: ignore[arg-type]
+        # Flow() itself takes twice the time.
+        read = tuple.__new__(Flow, head + match.groups() + _NO_TIMES)
         if read.protocol not in _protocols:
             raise Refused("unknown protocol")
         return read
@@ -146,22 +148,16 @@ class Reader:
         if program == "ulogd" and _cut(text):
             raise Refused("not a flow as ulogd writes it")
         foreign = _foreign(text)
+        if foreign and foreign[1]:
+            raise Refused(f"a flow behind {program!r}, which syslog_ng_log_prefix does not name")
         if foreign:
-            raise Refused(
-                f"a flow behind {program!r}, which syslog_ng_log_prefix does not name"
-                if foreign.group(1)
-                else "a flow that ulogd did not log"
-            )
+            raise Refused("a flow that ulogd did not log")
         return Line(stamp, host, program or "", text)
 
 
 def whole(text: str) -> str:
     """Return a line without its end: a real logd strips trailing blanks, ulogd ends its lines with one."""
     return text.rstrip(" \r\n\0")
-
-
-# ulogd's numbers of conntrack's events.
-_EVENTS = {1: "NEW", 2: "UPDATE", 4: "DESTROY"}
 
 
 def read_json(line: str) -> Flow:
@@ -185,25 +181,20 @@ def read_json(line: str) -> Flow:
     orig = _side(fields, "orig", *names)
     reply = _side(fields, "reply", "reply.ip.saddr.str", "reply.ip.daddr.str")
     tuple_ = f"{' '.join(filter(None, orig[:4]))} PROTO={number} ID={_integer(fields, 'ct.id', 2**32 - 1)}"
-    return Flow(
-        "", host, event, tuple_, orig[0], orig[1], number, *orig[2:], reply[0], reply[1], *reply[2:],
-        _milliseconds(fields, "flow.start"), _milliseconds(fields, "flow.end"),
-    )  # fmt: skip
+    times = _milliseconds(fields, "flow.start"), _milliseconds(fields, "flow.end")
+    return Flow._make(("", host, event, tuple_, *orig[:2], number, *orig[2:], *reply, *times))
 
 
-def _side(
-    fields: dict[str, object], side: str, source: str, destination: str
-) -> tuple[str, str, str | None, str | None, str, str]:
-    sport, dport = f"{side}.l4.sport", f"{side}.l4.dport"
-    has_ports = sport in fields or dport in fields
-    return (
-        _text(fields, source),
-        _text(fields, destination),
-        str(_integer(fields, sport, _PORT_MAX)) if has_ports else None,
-        str(_integer(fields, dport, _PORT_MAX)) if has_ports else None,
-        str(_integer(fields, f"{side}.raw.pktcount", _COUNTER_MAX)),
-        str(_integer(fields, f"{side}.raw.pktlen", _COUNTER_MAX)),
-    )
+def _side(fields: dict[str, object], side: str, *ends: str) -> list[typing.Any]:
+    """Return a side's source, destination, their ports, packets and bytes. ends: the names of the first two."""
+    ports = f"{side}.l4.sport", f"{side}.l4.dport"
+    counters = f"{side}.raw.pktcount", f"{side}.raw.pktlen"
+    has_ports = any(name in fields for name in ports)
+    return [
+        *(_text(fields, name) for name in ends),
+        *(str(_integer(fields, name, _PORT_MAX)) if has_ports else None for name in ports),
+        *(str(_integer(fields, name, _COUNTER_MAX)) for name in counters),
+    ]
 
 
 def _integer(fields: dict[str, object], name: str, maximum: int) -> int:
@@ -228,7 +219,7 @@ def _milliseconds(fields: dict[str, object], name: str) -> int | None:
     return None
 
 
-# Bytes of unparsed.log and of the one before it, and characters of each line: enough to see what it is.
+# Bytes of unparsed.log and of the one before it, and characters of each line.
 _UNPARSED = 10 * 1024 * 1024
 _SHOWN = 1000
 

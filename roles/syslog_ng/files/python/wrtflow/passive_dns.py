@@ -26,15 +26,15 @@ DNS_OF_DEVICE = 5_000
 DNS_SIZE = 50_000
 # ms. Where all is full, a device that asked for nothing for so long makes room.
 LATELY = 3_600_000
-# What an address was to a device, newest first: an old flow has the name of its own time.
+# Names that an address had to a device, the newest first: an old flow has the name of its own time.
 NAMES_PER_ADDRESS = 8
 # Routers, and queries that may still be answered: of one router, and of one device there.
 ROUTERS = 64
 QUERIES = 20_000
 OPEN_QUERIES = 150
-# ms that an answer may take: no query is forgotten sooner in favour of another device's.
+# ms that an answer may take. No query makes room for another device's sooner.
 ANSWERED = 10_000
-# Addresses of one answer that are remembered for those who wait for the same.
+# Addresses of one answer, kept for other devices that wait for the same answer.
 WAITING = 64
 
 _QUERIES = frozenset(("query[A]", "query[AAAA]"))
@@ -56,7 +56,7 @@ class _Router:
         self.queries: dict[str, tuple[str, str]] = {}
         forget = self.queries.__delitem__
         self.shares = Shares(QUERIES, OPEN_QUERIES, ANSWERED, ANSWERED, forget, counts, "dns_queries")
-        # The last answer: a query that waited for the same one only gets the word "duplicate".
+        # The last answer's query and addresses: who waited for the same answer gets only the word "duplicate".
         self.answered = ("", "")
         self.addresses: list[str] = []
 
@@ -65,26 +65,25 @@ class PassiveDns:
     """Names by device and address. observe() costs a few microseconds and takes any text."""
 
     def __init__(self, state: State, identity: Callable[[str], str]) -> None:
-        """identity makes a device of an address; a device "" is not listened to."""
+        """identity returns the device of an address; nothing is learned from a device ""."""
         self._identity = identity
-        # By device and address.
+        # By device and address, the newest first.
         self.records: dict[tuple[str, str], tuple[Record, ...]] = {}
-        # Replaced and refused are queries whose answers won't be understood, and pairs of device and address.
+        # Replaced and refused: pairs of device and address, and queries, whose answers tell nothing then.
         self.counts: Counter[str] = Counter()
         self.shares = Shares(DNS_SIZE, DNS_OF_DEVICE, DNS_TTL, LATELY, self._dropped, self.counts, "dns")
         self._table = state.table("asked", self._dump)
         self._routers = defaultdict[str, _Router](lambda: _Router(self.counts))
         forget = self._routers.__delitem__
         self._heard = Shares(ROUTERS, 1, ANSWERED, ANSWERED, forget, self.counts, "dns_queries")
-        # What was asked for before this (ms, steady) is too old to count now.
-        self._oldest = 0
+        self._oldest = 0  # ms, steady: what was asked for before is too old to count now
 
     def load(self, now: int) -> None:
         """Read what was kept, but of devices that are left out."""
 
         def decode(key: str, row: Any) -> tuple[str, str, tuple[Record, ...]]:
             device, remote = key.split(" ")
-            # What a wrong clock told to be still to come was asked for before now.
+            # A time that is still to come is a wrong clock's.
             records = [(str(name), min(int(first), now), min(int(last), now)) for name, first, last in row]
             if not 0 < len(records) <= NAMES_PER_ADDRESS:
                 raise ValueError(key)
@@ -106,7 +105,7 @@ class PassiveDns:
                 del words[0]
             if words[-1] == "signed)" and words[-2] == "(DNSSEC":
                 del words[-2:]
-        # A name with a blank in it makes more words: it can't move another word to a place of ours.
+        # A name with a blank in it makes more words: none of them can stand in for another.
         if len(words) == 6:
             number, client, verb, name, link, value = words
             if link == "is":
@@ -115,7 +114,7 @@ class PassiveDns:
                 self._query(router, f"{number} {client}", name, value, now)
 
     def name(self, device: str, remote: str, at: int | None) -> str | None:
-        """Return the name that the device asked for last before `at` (None: now) and that led to the address."""
+        """Return the name that led the device to the address: the last one asked for until at (None: now)."""
         records = self.records.get((device, remote), ())
         if at is None:
             return records[0][0] if records and records[0][2] >= self._oldest else None
@@ -125,7 +124,7 @@ class PassiveDns:
         return None
 
     def refresh(self, now: int) -> None:
-        """Let go of devices that asked for nothing as long as a name counts."""
+        """Let go of devices that asked for nothing for as long as a name counts."""
         self._oldest = now - DNS_TTL
         self.shares.refresh(now)
 
@@ -158,16 +157,13 @@ class PassiveDns:
             # It follows the answer that it is a duplicate of.
             for remote in router.addresses if router.answered[0] == asked[0] else ():
                 self._record(asked, remote, now)
-            return
-        # Nor is <CNAME>, NXDOMAIN, NODATA … an address.
-        answer = address(value) if value[0] in _HEX and value not in _NOWHERE else None
-        if answer is None:
-            return
-        if router.answered is not asked:
-            router.answered, router.addresses = asked, []
-        if len(router.addresses) < WAITING:
-            router.addresses.append(answer)
-        self._record(asked, answer, now)
+        # Quicker than to try <CNAME>, NXDOMAIN, NODATA … as addresses.
+        elif value[0] in _HEX and value not in _NOWHERE and (answer := address(value)):
+            if router.answered is not asked:
+                router.answered, router.addresses = asked, []
+            if len(router.addresses) < WAITING:
+                router.addresses.append(answer)
+            self._record(asked, answer, now)
 
     def _record(self, asked: tuple[str, str], remote: str, now: int) -> None:
         name, device = asked
@@ -175,19 +171,17 @@ class PassiveDns:
         records = self.records.get((device, remote), ())
         first = now
         if records and records[0][0] == name:
-            last = records[0][2]
-            # Asked again after a thousandth of its life: not worth a write.
+            _, before, last = records[0]
+            # Asked again so soon it is not worth a write.
             if now - last < DNS_TTL // 1000:
                 return
-            if now - last <= DNS_TTL:
-                first = records[0][1]
+            first = before if now - last <= DNS_TTL else now
             records = records[1:]
         records = (name, first, now), *records[: NAMES_PER_ADDRESS - 1]
         if self._keep(device, remote, records):
             self._table.put(f"{device} {remote}", records)
 
     def _keep(self, device: str, remote: str, records: tuple[Record, ...]) -> bool:
-        """Put records into memory. Returns whether there was room."""
         if not self.shares.put(device, (device, remote), records[0][2]):
             return False
         self.records[device, remote] = records

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import collections
+import functools
 import ipaddress
 import json
+import operator
 import os
 import re
 import shutil
@@ -20,7 +22,7 @@ import maxminddb
 from wrtflow import health
 from wrtflow.clock import Clock
 from wrtflow.state import State
-from wrtflow.wellformed import spelt
+from wrtflow.wellformed import address, spelt
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -38,40 +40,19 @@ _TOLD = 64
 _TOLD_BY_ALL = 256
 # ms that a network stays home after its router tells it no more: flows through it are still open.
 _FORMER = 86_400_000
-
-# Addresses that a router which tells no networks translates to: the latest, and ms until one more replaces one of them.
-# A router that translates to a whole network must not have every address placed again with each flow.
+# Addresses that a router translates to: the last ones that are kept, and ms until another one replaces the oldest. Each
+# change has all addresses placed again, and a router may translate to a whole network.
 _SHOWN = 8
 _PAUSE = 60_000
-
 # Addresses remembered. A flood of new ones (a scan) begins the memory again.
 _SIZE = 50_000
-
 # Addresses that a database is tried with.
 _TRIED = 1000
-
 # NAT64 (RFC 6052): the last 32 bits are an IPv4 address.
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _MAPPED = ipaddress.ip_network("::ffff:0:0/96")
 
 _ADDRESS_OR_MAC = re.compile(r"[0-9A-Fa-f:.-]{2,45}")
-
-
-class _Networks:
-    """A set of networks. Its cost grows with how many prefix lengths there are, not with how many networks."""
-
-    def __init__(self, networks: Iterable[Network]) -> None:
-        prefixes: dict[tuple[int, int], set[int]] = {}
-        for network in networks:
-            shift = network.max_prefixlen - network.prefixlen
-            prefixes.setdefault((network.version, shift), set()).add(int(network.network_address) >> shift)
-        self._prefixes: dict[int, list[tuple[int, set[int]]]] = {4: [], 6: []}
-        for (version, shift), found in prefixes.items():
-            self._prefixes[version].append((shift, found))
-
-    def __contains__(self, address: Address) -> bool:
-        number = int(address)
-        return any(number >> shift in found for shift, found in self._prefixes[address.version])
 
 
 class LeftOut:
@@ -81,13 +62,11 @@ class LeftOut:
         """Take addresses and networks (CIDR), and MACs (AA-BB-CC-DD-EE-FF); ValueError for anything else."""
         found = set(items)
         self.macs = {item for item in found if spelt(item) == item}
-        networks = [ipaddress.ip_network(item) for item in found - self.macs]
-        self._networks = _Networks(networks)
+        self._networks = [ipaddress.ip_network(item) for item in found - self.macs]
         # What the texts of a network's addresses have in common.
-        ends = [(str(each[0]), str(each[-1])) for each in networks]
+        ends = [(str(each[0]), str(each[-1])) for each in self._networks]
         self._texts = [os.path.commonprefix(each) for each in ends]  # noqa: RUF071 (texts, no paths)
-        # Whether anything is left out at all.
-        self.any = bool(found)
+        self.any = bool(found)  # whether anything is left out at all
 
     def address(self, ip: str) -> bool:
         """Tell whether an address is left out by itself; its MAC is another question."""
@@ -97,14 +76,15 @@ class LeftOut:
             address = ipaddress.ip_address(ip)
         except ValueError:
             return False
-        return address in self._networks or _inside(address) in self._networks
+        inside = _inside(address)
+        return any(address in network or inside in network for network in self._networks)
 
     def mac(self, mac: str | None) -> bool:
         """Tell whether a MAC (AA-BB-CC-DD-EE-FF) is left out."""
         return mac in self.macs
 
     def begins(self, text: str) -> bool:
-        """Tell whether a text may be the beginning of what is left out: of an address, or of a MAC."""
+        """Tell whether a text may be the beginning of an address or a MAC that is left out."""
         return any(known.startswith(text) or text.startswith(known) for known in self._texts) or any(
             mac.startswith(text.upper().replace(":", "-")) for mac in self.macs
         )
@@ -112,13 +92,7 @@ class LeftOut:
     def words(self, text: str) -> Iterator[str]:
         """Go through a text's addresses and MACs, each in its usual spelling."""
         for word in _ADDRESS_OR_MAC.findall(text):
-            for part in (word, word.strip(":.-")):
-                try:
-                    yield str(ipaddress.ip_address(part))
-                except ValueError:
-                    owner = spelt(part)
-                    if owner:
-                        yield owner
+            yield from filter(None, (address(part) or spelt(part) for part in (word, word.strip(":.-"))))
 
 
 def _inside(address: Address) -> Address:
@@ -137,12 +111,12 @@ class Networks:
         """configured: in CIDR."""
         self._configured = [ipaddress.ip_network(text, strict=False) for text in (*_LINK, *configured)]
         self._clock = clock
-        # By router: its networks, and until when (ms, steady): None for those of now.
+        # By router: its networks, and until when each is home (ms, steady): None for those of now.
         self._told: dict[str, dict[Network, int | None]] = {}
-        # By router that tells nothing: when it last showed a new address, and its addresses.
+        # By router that tells none: when it last showed a new address, and its addresses.
         self._shown: dict[str, tuple[int, collections.deque[Network]]] = {}
         self._table = state.table(
-            "networks", lambda: [(name, _row(networks)) for name, networks in list(self._told.items())]
+            "networks", lambda: [(name, _row(told)) for name, told in list(self._told.items())]
         )
         # The parsers tell and show, the keeper refreshes.
         self._lock = threading.Lock()
@@ -163,16 +137,15 @@ class Networks:
 
     def is_home(self, address: Address) -> bool:
         """Tell whether the address is inside or never leaves its link."""
-        return address in self._home
+        return any(address in network for network in self._home)
 
     def tell(self, router: str, networks: list[str]) -> bool:
         """Take a router's networks and addresses, in place of those it told before. Returns whether they are others.
 
         ValueError where one is none or wider than a house's, or there are too many: none is taken then.
         """
-        told: dict[Network, int | None] = dict.fromkeys(
-            _narrow(ipaddress.ip_network(text, strict=False)) for text in networks[: _TOLD + 1]
-        )
+        narrow = (_narrow(ipaddress.ip_network(text, strict=False)) for text in networks[: _TOLD + 1])
+        told: dict[Network, int | None] = dict.fromkeys(narrow)
         with self._lock:
             before = self._told.get(router, {})
             others = sum(map(len, self._told.values())) - len(before)
@@ -180,11 +153,11 @@ class Networks:
                 raise ValueError("too many networks")
             if told.keys() == {network for network, until in before.items() if until is None}:
                 return False
-            # Those of before stay for a day, the latest as far as there is room.
+            # Those of before stay for a day: the latest, as far as there is room.
             day = self._clock.now() + _FORMER
-            former = [(until or day, network) for network, until in before.items() if network not in told]
-            former.sort(key=lambda item: item[0], reverse=True)
-            told |= {network: until for until, network in former[: _TOLD - len(told)]}
+            former = {network: until or day for network, until in before.items() if network not in told}
+            latest = sorted(former, key=former.__getitem__, reverse=True)
+            told |= {network: former[network] for network in latest[: _TOLD - len(told)]}
             self._shown.pop(router, None)
             self._put(router, told)
             self._unite()
@@ -229,7 +202,7 @@ class Networks:
     def _unite(self) -> None:
         told = [network for items in self._told.values() for network in items]
         shown = [network for _, networks in self._shown.values() for network in networks]
-        self._home = _Networks([*self._configured, *told, *shown])
+        self._home = [*self._configured, *told, *shown]
         # When the next former one is to go.
         untils = (until for items in self._told.values() for until in items.values())
         self._next = min(filter(None, untils), default=2**63)
@@ -240,7 +213,7 @@ def _row(networks: dict[Network, int | None]) -> list[tuple[str, int | None]]:
 
 
 def _narrow(network: Network) -> Network:
-    # Nor those that all of IPv4 is inside.
+    # All of IPv4 is inside of these two.
     inside = network.version == 6 and any(network.overlaps(each) for each in (_NAT64, _MAPPED))
     if network.prefixlen < _WIDEST[network.version] or inside:
         raise ValueError(f"{network} is wider than a house's network (/{_WIDEST[network.version]})")
@@ -255,11 +228,10 @@ class Place:
     version: int
     home: bool = False
     left_out: bool = False
-    # What the databases say: the country, and the number of the autonomous system.
+    # What the databases say.
     country: str | None = None
-    system: int | None = None
-    # Members of source or destination: the place and the autonomous system.
-    json: str = ""
+    system: int | None = None  # the number of the autonomous system
+    json: str = ""  # members of source or destination: the place and the autonomous system
 
 
 class Places(dict[str, Place]):
@@ -274,14 +246,13 @@ class Places(dict[str, Place]):
 
     def __missing__(self, text: str) -> Place:
         """Meet an address."""
-        address = ipaddress.ip_address(text)
-        if address.version == 6 and (address.scope_id or address.ipv4_mapped):
+        found = ipaddress.ip_address(text)
+        if found.version == 6 and (found.scope_id or found.ipv4_mapped):
             raise ValueError(f"{text} is no address on the wire")
-        home, left_out = self._networks.is_home(address), self._left_out.address(text)
-        place = Place(str(address), address.version, home, left_out)
+        place = Place(str(found), found.version, self._networks.is_home(found), self._left_out.address(text))
         # Home, link-local and multicast addresses are nowhere.
         if not place.home:
-            self._databases.look_up(place, str(_inside(address)))
+            self._databases.look_up(place, str(_inside(found)))
         if len(self) >= _SIZE:
             self.clear()
         self[text] = place
@@ -289,21 +260,18 @@ class Places(dict[str, Place]):
 
 
 class Databases:
-    """GeoLite2-City.mmdb and GeoLite2-ASN.mmdb of a folder.
-
-    One that is missing or damaged leaves addresses without a place.
-    """
+    """GeoLite2-City.mmdb and GeoLite2-ASN.mmdb of a folder. Without one of them addresses have no such place."""
 
     def __init__(self, folder: Path) -> None:
         """Name the folder; open() opens them."""
         self._files = [folder / "GeoLite2-City.mmdb", folder / "GeoLite2-ASN.mmdb"]
-        # By file: which one it was, when it was built (s since 1970), and its reader.
+        # By file: its version, when it was built (s since 1970), and its reader.
         self._open: dict[Path, tuple[tuple[int, int, int], int, maxminddb.Reader]] = {}
         self._rarely = health.Rarely()
         self._faults: dict[Path, str] = {}
 
     def open(self) -> None:
-        """Open the files that are new. One that can't be used does not replace the one in use."""
+        """Open the files that are new. A file that can't be used does not replace the one in use."""
         for file in self._files:
             try:
                 status = file.stat()
@@ -322,7 +290,8 @@ class Databases:
         city, system = (self._get(file, ip) for file in self._files)
         country = _text(city, "country", "iso_code")
         region = _text(city, "subdivisions", 0, "iso_code")
-        location = [_number(city, "location", name) for name in ("latitude", "longitude")]
+        latitude, longitude = (_number(city, "location", name) for name in ("latitude", "longitude"))
+        known = latitude is not None and longitude is not None
         geo = {
             "continent_code": _text(city, "continent", "code"),
             "country_iso_code": country,
@@ -330,25 +299,22 @@ class Databases:
             "region_name": _text(city, "subdivisions", 0, "names", "en"),
             "region_iso_code": f"{country}-{region}" if country and region else None,
             "city_name": _text(city, "city", "names", "en"),
-            "location": None if None in location else dict(zip(("lat", "lon"), location, strict=True)),
+            "location": {"lat": latitude, "lon": longitude} if known else None,
         }
         geo = {name: value for name, value in geo.items() if value}
         number = _number(system, "autonomous_system_number")
-        place.country = country
-        place.system = None if number is None else int(number)
-        place.json = f',"geo":{_dump(geo)}' if geo else ""
-        if place.system is not None:
+        place.country, place.json = country, f',"geo":{_dump(geo)}' if geo else ""
+        if number is not None:
+            place.system = int(number)
             organization = _text(system, "autonomous_system_organization")
             owner = {"organization": {"name": organization}} if organization else {}
             place.json += f',"as":{_dump({"number": place.system, **owner})}'
 
     def report(self) -> dict[str, object]:
-        """Return the databases' ages in days, for the health record; not the files', which are the download's."""
-        ages: dict[str, object] = {
-            file.stem: round((time.time() - built) / 86400, 1)
-            for file, (_, built, _) in list(self._open.items())
-        }
-        return ages | ({"fault": " ".join(self._faults.values())} if self._faults else {})
+        """Return the databases' ages in days since they were built, for the health record."""
+        opened = list(self._open.items())
+        ages = {file.stem: round((time.time() - built) / 86400, 1) for file, (_, built, _) in opened}
+        return {**ages, **({"fault": " ".join(self._faults.values())} if self._faults else {})}
 
     def _get(self, file: Path, ip: str) -> object:
         if file not in self._open:
@@ -363,7 +329,7 @@ class Databases:
 def _read(file: Path) -> tuple[int, maxminddb.Reader]:
     """Open a copy of a database in memory: a file that is cut while it is mapped would end the process.
 
-    It is tried by Python first: the C library is 15 times as fast, and ends the process on some damaged files.
+    Python's reader tries it first: the C library is 15 times as fast, but some damaged files make it end the process.
     """
     with file.open("rb") as content:
         # Its name tells in /proc/PID/maps which file it is a copy of.
@@ -381,7 +347,7 @@ def _read(file: Path) -> tuple[int, maxminddb.Reader]:
 
 def _text(record: object, *path: str | int) -> str | None:
     found = _member(record, path)
-    return found if isinstance(found, str) and found else None
+    return found if isinstance(found, str) else None
 
 
 def _number(record: object, *path: str | int) -> float | None:
@@ -389,14 +355,11 @@ def _number(record: object, *path: str | int) -> float | None:
     return found if type(found) in (int, float) and abs(found) < 2**32 else None
 
 
-def _member(record: object, path: tuple[str | int, ...]) -> typing.Any:
-    """Follow a path into a record; None where it does not lead anywhere."""
-    for step in path:
-        try:
-            record = record[step]  # type: ignore[index]
-        except (LookupError, TypeError):
-            return None
-    return record
+def _member(record: typing.Any, path: Iterable[str | int]) -> typing.Any:
+    try:
+        return functools.reduce(operator.getitem, path, record)
+    except (LookupError, TypeError):
+        return None
 
 
 def _dump(value: object) -> str:

@@ -1,8 +1,6 @@
 """Reverse DNS in the background: want() and name() never wait; a few threads ask, and remember the answers.
 
 A PTR record can say anything, so its name is asked for in turn: it is confirmed where that gives the address back.
-What is bounded: the threads, the addresses that wait, the questions a second (each costs CPU that the parsers
-would have), the time one question takes, and the answers that are kept.
 """
 
 from __future__ import annotations
@@ -25,21 +23,21 @@ from wrtflow.wellformed import address, hostname
 
 RESOLV_CONF = "/etc/resolv.conf"
 WORKERS = 4
-# Questions a second, of all threads.
+# Questions a second, of all threads: each costs CPU that the parsers would have.
 RATE = 100
 # Seconds that one question takes at most.
 TIMEOUT = 3.0
-# Addresses that wait, on behalf of one device and of all. They are wanted again with their next flow.
+# Addresses that wait, on behalf of one device and of all. One that finds no room is wanted again with its next flow.
 WAITING_OF_DEVICE = 200
 WAITING = 2000
 # Addresses whose answers are kept. What was wanted longest ago makes room; at RATE none that was in the last 500 s.
 PTR_SIZE = 50_000
-# ms that a name stands at most and at least, whatever its TTL; that there is none; and until a failure is retried.
+# ms to cache a name at most and at least (its TTL lies between), to cache "no name", and to wait before a retry.
 PTR_TTL = 86_400_000
 SHORTEST = 300_000
 NEGATIVE_TTL = 3_600_000
 RETRY = 120_000
-# ms that a name is told beyond its time, until there is another answer: an old name is better than none (RFC 8767).
+# ms that an expired name is still told, until there is another answer: an old name is better than none (RFC 8767).
 STALE = 86_400_000
 # Names of one address that are asked for in turn.
 _CANDIDATES = 3
@@ -58,7 +56,13 @@ class ReverseDns:
     def __init__(self, state: State, clock: Clock, resolvers: Sequence[str] = ()) -> None:
         """Ask nobody before start()."""
         self._clock = clock
-        self._resolvers = [_nameserver(text) for text in resolvers]
+        servers = [text.partition("#") for text in resolvers]
+        # Whom the threads ask. resolv.conf is read again when its time has changed.
+        self._resolver = dns.resolver.Resolver(configure=False)
+        self._resolver.nameservers = [
+            dns.nameserver.Do53Nameserver(host, int(port or 53)) for host, _, port in servers
+        ]
+        self._read = None if servers else -1.0
         self._threads: list[threading.Thread] = []
         # Set when the threads are to end.
         self._closed = threading.Event()
@@ -68,8 +72,10 @@ class ReverseDns:
         self.waiting = 0
         # Those, and the ones that are being asked for.
         self.wanted: set[str] = set()
-        # Of the names; want() looks them up without it.
+        # Of the names and of the next question; want() looks names up without it.
         self._lock = threading.Lock()
+        # When the next question may be asked, by the monotonic clock.
+        self._next = 0.0
         # What was wanted last comes last.
         self.names: OrderedDict[str, Entry] = OrderedDict()
         self._table = state.table("reverse", lambda: list(self.names.items()))
@@ -80,7 +86,7 @@ class ReverseDns:
 
         def decode(ip: str, row: Any) -> tuple[str, Entry]:
             name, confirmed, until = row
-            # One that would stand longer was asked for when the clock was wrong: it is asked for again.
+            # An entry that would stand longer was made by a wrong clock: the address is asked for again.
             latest = now + (NEGATIVE_TTL if name is None else PTR_TTL)
             until = int(until) if int(until) <= latest else now
             if address(ip) != ip:
@@ -95,16 +101,17 @@ class ReverseDns:
 
     def start(self) -> None:
         """Start asking."""
-        # Threads of before a stop() may still wait for their last answer: they keep the event that ends them.
-        self._closed = threading.Event()
-        for number in range(WORKERS):
-            name = f"wrtflow-ptr-{number}"
-            thread = threading.Thread(target=self._work, args=(self._closed,), name=name, daemon=True)
+        # A thread of before a stop() may still wait for its last answer: it keeps the event that ends it.
+        closed = self._closed = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._work, args=(closed,), name=f"wrtflow-ptr-{number}", daemon=True)
+            for number in range(WORKERS)
+        ]
+        for thread in self._threads:
             thread.start()
-            self._threads.append(thread)
 
     def stop(self) -> None:
-        """Stop asking. Who waits for an answer is given a moment, and ends by itself with its timeout."""
+        """Stop asking. A thread that waits for an answer gets a moment, and ends by itself with its timeout."""
         self._closed.set()
         with self._ready:
             self._ready.notify_all()
@@ -114,7 +121,7 @@ class ReverseDns:
         self._threads.clear()
 
     def want(self, ip: str, device: str = "") -> None:
-        """See to it that the name of an address is known soon. device: on whose behalf."""
+        """Ask for the name of an address soon, unless it is known. device: on whose behalf."""
         try:
             self.names.move_to_end(ip)
             known = self.names[ip][2] > self._clock.now()
@@ -139,47 +146,41 @@ class ReverseDns:
             self._ready.notify()
 
     def name(self, ip: str) -> tuple[str | None, bool]:
-        """Return the name of an address as far as it is known now, and whether it is confirmed."""
+        """Return the name of an address, if it is known now, and whether it is confirmed."""
         entry = self.names.get(ip)
         return entry[:2] if entry is not None and entry[2] + STALE > self._clock.now() else (None, False)
 
     def refresh(self, now: int) -> None:
-        """Let go of what is too old to be told. What was wanted longest ago is looked at."""
+        """Let go of what is too old to be told, as far as it was wanted longest ago."""
         with self._lock:
             while self.names and next(iter(self.names.values()))[2] + STALE < now:
                 self._table.delete(self.names.popitem(last=False)[0])
 
     def _work(self, closed: threading.Event) -> None:
-        resolver = _Resolver(self._resolvers, closed, self.counts)
-        while (ip := self._next(closed)) is not None:
-            self._look_up(resolver, ip)
+        while True:
+            with self._ready:
+                self._ready.wait_for(lambda: self.waiting or closed.is_set())
+                if closed.is_set():
+                    return
+                device, own = self._waiting.popitem(last=False)
+                ip = own.popleft()
+                if own:
+                    self._waiting[device] = own
+                self.waiting -= 1
+            self._look_up(ip, closed)
             self.wanted.discard(ip)
 
-    def _next(self, closed: threading.Event) -> str | None:
-        """Wait for an address to ask for; None when it is closed."""
-        with self._ready:
-            self._ready.wait_for(lambda: self.waiting or closed.is_set())
-            if closed.is_set():
-                return None
-            device, own = self._waiting.popitem(last=False)
-            ip = own.popleft()
-            if own:
-                self._waiting[device] = own
-            self.waiting -= 1
-            return ip
-
-    def _look_up(self, resolver: _Resolver, ip: str) -> None:
+    def _look_up(self, ip: str, closed: threading.Event) -> None:
         """Ask for the name of an address and keep the answer."""
-        before = self.name(ip)
         try:
-            name, confirmed, valid = self._name(resolver, ip)
+            name, confirmed, valid = self._name(ip, closed)
         except _NONE:
             self.counts["ptr_none"] += 1
             name, confirmed, valid = None, False, NEGATIVE_TTL
         except Exception:
             # Nobody answers, or nonsense: whatever a server sends, the thread lives on.
             self.counts["ptr_failed"] += 1
-            (name, confirmed), valid = before, RETRY
+            (name, confirmed), valid = self.name(ip), RETRY
         entry = name, confirmed, self._clock.now() + valid
         self._keep(ip, entry)
         self._table.put(ip, entry)
@@ -191,10 +192,10 @@ class ReverseDns:
             if len(self.names) > PTR_SIZE:
                 self._table.delete(self.names.popitem(last=False)[0])
 
-    def _name(self, resolver: _Resolver, ip: str) -> Entry:
+    def _name(self, ip: str, closed: threading.Event) -> Entry:
         """Return the name, whether it is confirmed, and for how many ms that stands."""
-        answer = resolver.ask(dns.reversename.from_address(ip), dns.rdatatype.PTR)
-        # Several names: always the same one of them.
+        answer = self._ask(dns.reversename.from_address(ip), dns.rdatatype.PTR, closed)
+        # Of several names always the same one.
         texts = sorted(record.target.to_text() for record in answer)
         names = [name for text in texts if (name := hostname(text))][:_CANDIDATES]
         if not names:
@@ -205,7 +206,7 @@ class ReverseDns:
         kind = dns.rdatatype.AAAA if ":" in ip else dns.rdatatype.A
         for name in names:
             try:
-                if any(address(record.address) == ip for record in resolver.ask(f"{name}.", kind)):
+                if any(address(record.address) == ip for record in self._ask(f"{name}.", kind, closed)):
                     return name, True, valid
             except _NONE:
                 continue
@@ -215,42 +216,21 @@ class ReverseDns:
         self.counts["ptr_unconfirmed"] += 1
         return names[0], False, valid
 
-
-class _Resolver:
-    """dnspython's resolver for one thread; it is made again when resolv.conf has changed."""
-
-    def __init__(
-        self, nameservers: list[dns.nameserver.Nameserver], closed: threading.Event, counts: Counter[str]
-    ) -> None:
-        self._configured = bool(nameservers)
-        self._closed = closed
-        self._counts = counts
-        # When the thread may ask the next question, by the monotonic clock.
-        self._next = 0.0
-        # The time of the resolv.conf that was read.
-        self._read = -1.0
-        self._resolver = dns.resolver.Resolver(configure=False)
-        self._resolver.nameservers = list(nameservers)
-
-    def ask(self, name: Any, kind: dns.rdatatype.RdataType) -> Any:
+    def _ask(self, name: Any, kind: dns.rdatatype.RdataType, closed: threading.Event) -> Any:
         """Ask one question, no sooner than the rate allows."""
-        if self._closed.wait(max(0.0, self._next - time.monotonic())):
+        with self._lock:
+            now = time.monotonic()
+            turn = max(now, self._next)
+            self._next = turn + 1 / RATE
+        if closed.wait(turn - now):
             raise dns.resolver.NoNameservers
-        self._next = time.monotonic() + WORKERS / RATE
-        self._counts["ptr_asked"] += 1
-        return self.get().resolve(name, kind, search=False)
+        self.counts["ptr_asked"] += 1
+        return self._whom().resolve(name, kind, search=False)
 
-    def get(self) -> dns.resolver.Resolver:
+    def _whom(self) -> dns.resolver.Resolver:
         """Return the resolver; OSError or NoResolverConfiguration where nobody is to be asked."""
-        if not self._configured and (changed := os.stat(RESOLV_CONF).st_mtime) != self._read:
-            self._resolver = dns.resolver.Resolver(filename=RESOLV_CONF)
-            self._read = changed
+        if self._read is not None and (changed := os.stat(RESOLV_CONF).st_mtime) != self._read:
+            self._resolver, self._read = dns.resolver.Resolver(RESOLV_CONF), changed
         # One dead server of two leaves time for the other.
-        self._resolver.timeout = TIMEOUT / 2
-        self._resolver.lifetime = TIMEOUT
+        self._resolver.timeout, self._resolver.lifetime = TIMEOUT / 2, TIMEOUT
         return self._resolver
-
-
-def _nameserver(text: str) -> dns.nameserver.Nameserver:
-    host, _, port = text.partition("#")
-    return dns.nameserver.Do53Nameserver(host, int(port or 53))

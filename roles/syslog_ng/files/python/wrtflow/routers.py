@@ -13,11 +13,10 @@ from wrtflow.state import State
 if typing.TYPE_CHECKING:
     from wrtflow.correlate import Open
 
-# Routers, and names of routers at one address (a relay's). The one that was silent longest makes room, unless it has
-# open flows.
+# Routers, and names of routers at one address (a relay's). Of those without open flows the one that was silent longest
+# makes room.
 _MOST = 256
 _OF_ONE_SENDER = 16
-
 # ms of silence after which a router counts as one that has just begun.
 _SILENT = 60_000
 
@@ -26,29 +25,21 @@ _SILENT = 60_000
 class Router:
     """A name at an address."""
 
-    # What it calls itself, and the address that its lines come from.
-    host: str
-    sender: str
-    id: str = field(init=False)
-    # Numbers of lines: its first one after a silence, and its last one.
-    began: int = 0
-    heard: int = 0
-    # When the last one came (ms, steady).
-    heard_at: int = 0
-    # Its open flows by their numbers, which rise with their starts.
+    host: str  # what it calls itself
+    sender: str  # the address that its lines come from
+    id: str  # host@sender
+    began: int = 0  # number of its first line after a silence
+    heard: int = 0  # number of its last line
+    heard_at: int = 0  # ms, steady: when that came
+    # Its open flows by number, which rises with their starts, and by tuple: several where one is not a flow's alone.
     open: dict[int, Open] = field(default_factory=dict)
-    # Those by tuple; several where the tuple does not tell them apart.
     tuples: dict[str, Open | collections.OrderedDict[int, Open]] = field(default_factory=dict)
-    # What tells its boot from others, by who told; and when that was (ms, steady), where it was told.
+    # What tells its boot from others, by who told it.
     boots: dict[str, str] = field(default_factory=dict)
-    started: int = 0
+    started: int = 0  # ms, steady: when it booted, where that was told
     # Its boot ended the flows up to this number, and those that began before (ms, steady).
     gone: int = 0
     gone_before: int = 0
-
-    def __post_init__(self) -> None:
-        """Name it."""
-        self.id = f"{self.host}@{self.sender}"
 
 
 class Routers:
@@ -57,13 +48,12 @@ class Routers:
     def __init__(self, state: State) -> None:
         """Know none."""
         self._known: dict[tuple[str, str], Router] = {}
-        # What an address was called last.
-        self._called: dict[str, str] = {}
+        self._called: dict[str, str] = {}  # by address: the last name
         self._lines = 0
         self._table = state.table("boots", lambda: [(one.id, one.boots) for one in self if one.boots])
 
     def __iter__(self) -> Iterator[Router]:
-        """Go through the routers; the routers may change meanwhile."""
+        """Go through the routers. They may change meanwhile."""
         return iter(list(self._known.values()))
 
     def __len__(self) -> int:
@@ -72,13 +62,11 @@ class Routers:
 
     def load(self) -> None:
         """Read what routers told of their boots."""
-
-        def decode(name: str, row: typing.Any) -> None:
-            boots = {str(teller): str(boot) for teller, boot in row.items()}
-            self.named(name).boots = boots
-
-        for _ in self._table.load(decode):
-            pass
+        told = self._table.load(
+            lambda name, row: (self.named(name), {str(teller): str(boot) for teller, boot in row.items()})
+        )
+        for router, boots in told:
+            router.boots = boots
 
     def named(self, name: str) -> Router:
         """Return the router of this id. ValueError where it is none, or there are too many."""
@@ -90,7 +78,7 @@ class Routers:
     def spoke(self, host: str | None, sender: str, now: int) -> Router:
         """Return the router of a line that came now (ms, steady). Refused where there are too many.
 
-        One that does not say its name goes by its former one, or by its address.
+        A line without a host name is that of the name the address had last, or of the address.
         """
         if not host:
             host = self._called.get(sender, sender)
@@ -102,21 +90,21 @@ class Routers:
         return router
 
     def called(self, router: Router) -> None:
-        """Remember the name for lines of the same address that have none."""
+        """Remember a router's name for lines of its address that have none."""
         self._called[router.sender] = router.host
 
     def earlier(self, router: Router) -> Iterator[Router]:
         """Go through those that this router was: of its name or its address, and silent since it began to speak.
 
-        A router that is renamed, or that sends from another of its addresses, goes on with its open flows. Two routers
-        of one name or one address are both heard.
+        So a router that is renamed, or that sends from another address, goes on with its open flows. Two live routers
+        of one name or one address are told apart, because both are heard.
         """
         for other in self._known.values():
             if other.heard < router.began and (other.sender == router.sender or other.host == router.host):
                 yield other
 
     def booted(self, router: Router, teller: str, boot: str) -> str | None:
-        """Note a boot. Returns what the same teller told of the one before, or None."""
+        """Note a boot. Returns what the same teller told of the boot before, or None."""
         before = router.boots.get(teller)
         if before != boot:
             router.boots = {**router.boots, teller: boot}
@@ -131,7 +119,7 @@ class Routers:
                 if idle is None:
                     raise Refused("too many names of routers")
                 self._remove(idle)
-        router = self._known[host, sender] = Router(host, sender)
+        router = self._known[host, sender] = Router(host, sender, f"{host}@{sender}")
         return router
 
     def _remove(self, router: Router) -> None:

@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import typing
+import zoneinfo
 from collections.abc import Callable
 from dataclasses import field
 from pathlib import Path
@@ -77,6 +78,8 @@ class Settings:
     # Where unparsed.log is.
     log_directory: str = "/var/log/wrtflow"
     geolite_directory: str
+    # Of the house, for wrtflow.hour and wrtflow.weekday; empty: this machine's.
+    timezone: str = ""
     names: Names = field(default_factory=Names)
     delivery: Delivery
 
@@ -128,6 +131,13 @@ def _url(text: str) -> str | None:
     return text if known and (port is None or _is_port(port)) else None
 
 
+def _timezone(text: str) -> str | None:
+    try:
+        return text if not text or zoneinfo.ZoneInfo(text) else None
+    except (LookupError, ValueError, OSError):
+        return None
+
+
 # What is allowed, as it is told, and how a value of the right type is taken: None where it is refused.
 _Allowed = tuple[str, Callable[[typing.Any], object]]
 
@@ -162,6 +172,7 @@ _ALLOWED: dict[str, _Allowed] = {
     "state_directory": _PATH,
     "log_directory": _PATH,
     "geolite_directory": _PATH,
+    "timezone": ("the name of a time zone, as Europe/Berlin, or nothing for this machine's", _timezone),
     "devices": (
         "a name of at most 255 printable characters",
         lambda name: name if name.strip() and name.isprintable() and len(name) < 256 else None,

@@ -18,14 +18,11 @@ class Shares(Generic[K]):
     room, else the oldest of the same owner; a newcomer is refused.
     """
 
-    # Keys in all, and of one owner.
-    most: int
-    of_one: int
-    # ms after which a key is too old, and after which its owner counts as silent.
-    ttl: int
-    silent: int
-    # Is called with each key that goes.
-    dropped: Callable[[K], None]
+    most: int  # keys in all
+    of_one: int  # keys of one owner
+    ttl: int  # ms after which a key is too old
+    silent: int  # ms after which an owner counts as silent
+    dropped: Callable[[K], None]  # is called with each key that goes
     # Takes {what}_replaced (keys that made room for their owner's next one) and {what}_refused (keys not taken).
     counts: Counter[str]
     what: str

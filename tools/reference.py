@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+"""Write the reference tables: each role's variables into its README, the flow document's fields into docs/.
+
+The variables' tables are made from meta/argument_specs.yml, the fields' from files/flow-document.yml. tests/unit checks
+that they are up to date.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+PROJECT = Path(__file__).parents[1]
+BEGIN, END = "<!-- tools/reference.py writes this table -->", "<!-- end of the table -->"
+
+HEAD = """# The flow document
+
+One document a finished flow, with ECS names. `wrtflow.*` are our own. A field that has no value
+is left out. This page is written by `tools/reference.py` from `files/flow-document.yml`.
+
+"""
+
+
+def _table(*rows: tuple[str, ...]) -> str:
+    head, *body = (" | ".join(cell.replace("|", "\\|") for cell in row) for row in rows)
+    rule = " | ".join("---" for _ in rows[0])
+    return "".join(f"| {row} |\n" for row in (head, rule, *body))
+
+
+def _default(option: dict[str, typing.Any]) -> str:
+    value = option.get("default")
+    if option.get("required"):
+        return "required"
+    if value in ("", None):
+        return ""
+    if isinstance(value, str) and "{{" in value:
+        # A long expression stands, with its reason, in defaults/main.yml.
+        found = re.fullmatch(r"\{\{ (\w+) \}\}", value)
+        return f"`{found[1]}`" if found else "computed"
+    return f"`{value if isinstance(value, str) else json.dumps(value)}`"
+
+
+def _type(option: dict[str, typing.Any]) -> str:
+    inner = option.get("elements")
+    return f"{option['type']} of {inner}" if inner else str(option["type"])
+
+
+def variables(role: Path) -> str:
+    """Return the table of a role's variables."""
+    specs = yaml.safe_load((role / "meta/argument_specs.yml").read_text())["argument_specs"]["main"]
+    rows = []
+    for name, option in specs["options"].items():
+        about = option["description"]
+        about = " ".join(about) if isinstance(about, list) else about
+        rows.append((f"`{name}`", _type(option), _default(option), " ".join(about.split())))
+    return _table(("variable", "type", "default", "meaning"), *rows)
+
+
+def fields() -> str:
+    """Return the reference of the flow document."""
+    document = yaml.safe_load((PROJECT / "files/flow-document.yml").read_text())
+    rows = [
+        (f"`{each['name']}`", each["type"], "always" if each.get("always") else "", each["about"])
+        for each in document["flow_fields"]
+    ]
+    aliases = [(f"`{name}`", f"`{field}`") for name, field in document["flow_aliases"].items()]
+    return (
+        HEAD
+        + _table(("field", "type", "in", "what it holds"), *rows)
+        + "\nThe article's names work in every query, as aliases:\n\n"
+        + _table(("alias", "field"), *aliases)
+    )
+
+
+def pages() -> Iterator[tuple[Path, str]]:
+    """Return each page, and what has to be in it."""
+    for readme in sorted(PROJECT.glob("roles/*/README.md")):
+        before, found, rest = readme.read_text().partition(BEGIN)
+        if found:
+            yield readme, f"{before}{BEGIN}\n{variables(readme.parent)}{END}{rest.partition(END)[2]}"
+    yield PROJECT / "docs/flow-document.md", fields()
+
+
+def main() -> None:
+    """Write the pages that are out of date."""
+    for path, text in pages():
+        if not path.exists() or path.read_text() != text:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(text)
+            print(path.relative_to(PROJECT))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
