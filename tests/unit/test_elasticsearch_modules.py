@@ -53,9 +53,16 @@ class Down(Server):
 
 
 def thing(
-    kind: str, body: dict[str, Any], server: Server, *, check: bool = False, initial: Any = None
+    kind: str,
+    body: dict[str, Any],
+    server: Server,
+    *,
+    check: bool = False,
+    initial: Any = None,
+    since: Any = None,
 ) -> dict[str, Any]:
-    return things.ensure(server, {"kind": kind, "name": "it", "body": body, "initial": initial}, check)
+    params = {"kind": kind, "name": "it", "body": body, "initial": initial, "since": since}
+    return things.ensure(server, params, check)
 
 
 class TestObjects:
@@ -138,6 +145,36 @@ class TestObjects:
         server = Server({"GET /_security/user/it": (200, other)})
         thing("user", body, server, initial=initial)
         assert server.written[0][2] == body
+
+
+class TestVersions:
+    """What only newer servers know goes to newer servers only."""
+
+    SINCE = {"8.17": {"template": {"settings": {"index": {"mode": "logsdb"}}}}}  # noqa: RUF012
+
+    def mode(self, server: Server, **more: Any) -> str | None:
+        after = thing("index_template", TEMPLATE, server, since=self.SINCE, **more)["diff"]["after"]
+        assert after["settings"]["index.number_of_shards"] == "1", "the rest of the body is gone"
+        return after["settings"].get("index.mode")
+
+    @pytest.mark.parametrize(
+        ("version", "mode"),
+        [("8.12.2", None), ("8.16.9", None), ("8.17.0", "logsdb"), ("8.19.7", "logsdb"), ("9.2.0", "logsdb")],
+    )
+    def test_a_server_gets_what_its_version_knows(self, version, mode):
+        server = Server({"GET /": (200, {"version": {"number": version}})})
+        assert self.mode(server) == mode
+        assert server.written[0][2]["template"]["settings"]["index"].get("mode") == mode
+
+    def test_a_dry_run_before_there_is_a_server_tells_all(self):
+        assert self.mode(Down(), check=True) == "logsdb"
+        assert self.mode(Server({"GET /": (401, {})}), check=True) == "logsdb"
+
+    def test_a_server_that_does_not_tell_its_version_is_an_error(self):
+        with pytest.raises(UnreachableError):
+            self.mode(Down())
+        with pytest.raises(ElasticsearchError, match="GET / with 401"):
+            self.mode(Server({"GET /": (401, {})}))
 
 
 class Module:

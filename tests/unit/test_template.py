@@ -1,5 +1,6 @@
 """The index template: made from the flow document, and nothing but it."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,46 @@ def test_a_field_is_mapped_as_the_contract_says(name):
     # No single value may cost a whole document.
     assert ("ignore_malformed" in mapping) == (field["type"] in ("date", "long", "ip", "geo_point"))
     assert ("ignore_above" in mapping) == (field["type"] == "keyword")
+
+
+#: What the article's two stories, their panels and the guide's examples filter by, in their own words.
+STORIES = {
+    "hostname.server", "hostname.client", "geoip2.country.iso_code", "geoip2.country.names.en", "geoip2.city.names.en",
+    "geoip2.location2", "nf_orig.SRC", "nf_orig.DST", "nf_orig.SPT", "nf_orig.DPT", "nf_orig.PROTO", "nf_orig.BYTES",
+    "nf_reply.BYTES", "nf.SESSION_START", "nf.SESSION_END",
+}  # fmt: skip
+#: What a page asks with every panel, or a control with every letter: these are looked up, not read through.
+LOOKED_UP = {
+    "@timestamp", "observer.type", "observer.hostname", "network.direction", "network.transport", "source.ip",
+    "source.domain", "source.mac", "destination.ip", "destination.port", "destination.domain",
+    "destination.geo.country_name", "destination.geo.country_iso_code", "destination.geo.location",
+    "wrtflow.domain_source", "wrtflow.first_seen",
+}  # fmt: skip
+
+
+def filters_of_dashboards() -> set[str]:
+    """All that panels, controls, filter bars and clicks filter by."""
+    found = set()
+    for file in (PROJECT / "files/dashboards").glob("*/*.json"):
+        text = file.read_text()
+        found |= set(re.findall(r"""match_phrase\\*"?: *{ *\\*["'](.*?)\\*["']""", text))
+        found |= set(re.findall(r'"(?:fieldName|geoField)": "(.*?)"', text))
+        for query in re.findall(r'"query": "(.*?)(?<!\\)"', text):
+            found |= set(re.findall(r"([@\w]+(?:\.\w+)+|@\w+)\s*(?::|[<>]=?)", query))
+    return found
+
+
+def test_what_dashboards_and_the_article_s_stories_filter_by_can_be_filtered():
+    used = filters_of_dashboards()
+    # The search above finds something of each kind: a filter bar, a control, a query, a click on the map.
+    assert used >= {"observer.type", "source.domain", "destination.geo.country_iso_code", "network.direction"}
+    for name in used | STORIES | LOOKED_UP:
+        mapping = LEAVES[LEAVES[name].get("path", name)]
+        assert mapping.get("index", True) or mapping.get("doc_values", True), f"{name} can't be filtered by"
+
+
+def test_what_every_page_filters_by_is_looked_up():
+    assert [name for name in sorted(LOOKED_UP) if LEAVES[name].get("index") is False] == []
 
 
 @pytest.mark.parametrize(("said", "meant"), [("false", "false"), (False, "false"), ("strict", "strict")])

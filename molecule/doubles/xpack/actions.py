@@ -27,6 +27,7 @@ GET,POST            /_cluster/allocation/explain        cluster:monitor/allocati
 POST                /_cluster/reroute                   cluster:admin/reroute
 GET                 /_nodes                             cluster:monitor/nodes/info
 GET                 /_nodes/*                           cluster:monitor/nodes/info
+GET                 /_nodes/stats/*                     cluster:monitor/nodes/stats
 GET                 /_tasks                             cluster:monitor/tasks/lists
 GET                 /_cat/indices                       indices:monitor/stats
 GET                 /_cat/indices/{index}               indices:monitor/stats

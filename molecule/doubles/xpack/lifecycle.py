@@ -89,13 +89,14 @@ class Lifecycle:
         for index, about in found.items():
             settings = self._lifecycle_of(index)
             created = int(about["settings"]["index"]["creation_date"])
+            begin = int(settings.get("origination_date", created))
             managed = {
                 "managed": True,
                 "policy": settings.get("name"),
                 "index_creation_date_millis": created,
                 "time_since_index_creation": f"{(time.time() - created / 1000) / 86400:.2f}d",
-                "lifecycle_date_millis": created,
-                "age": f"{(time.time() - created / 1000) / 86400:.2f}d",
+                "lifecycle_date_millis": begin,
+                "age": f"{(time.time() - begin / 1000) / 86400:.2f}d",
                 "phase": "hot",
                 "action": "complete",
                 "step": "complete",

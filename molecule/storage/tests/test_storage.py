@@ -187,6 +187,37 @@ class TestWhoMayWhat:
         answer = ask(method, path, body, "reader")
         assert answer.status_code == 403, answer.text
 
+    def test_the_retention_dates_and_drops_months_and_nothing_else(self):
+        bulk(("create", {"_index": INDEX, "_id": "a"}, whole_document()))
+        ask("PUT", "/elsewhere/_doc/1?refresh=true", {}, "elastic")
+        try:
+            for method, path, body in (
+                ("GET", f"/{INDEX}/_search", None),
+                ("GET", f"/{INDEX}/_doc/a", None),
+                ("POST", "/_bulk", json.dumps({"delete": {"_index": INDEX, "_id": "a"}}) + "\n"),
+                ("PUT", f"/{INDEX}/_create/b", {}),
+                ("PUT", f"/{MONTH}", {}),
+                ("PUT", f"/{INDEX}/_mapping", {"properties": {}}),
+                ("PUT", "/elsewhere/_settings", {"index": {"blocks.read_only": True}}),
+                ("DELETE", "/elsewhere", None),
+                ("GET", "/elsewhere/_segments", None),
+                ("GET", "/_cluster/health", None),
+                ("PUT", "/_cluster/settings", {"persistent": {}}),
+                ("PUT", "/_ilm/policy/wrtflow-flows", {"policy": {"phases": {}}}),
+            ):
+                answer = ask(method, path, body, "retention")
+                refused = answer.status_code == 403 or '"status":403' in answer.text
+                assert refused, f"{method} {path}: {answer.text}"
+        finally:
+            ask("DELETE", "/elsewhere", user="elastic")
+        for method, path, body in (
+            ("GET", "/network-*/_segments", None),
+            ("GET", "/network-*/_settings", None),
+            ("PUT", f"/{INDEX}/_settings", {"index.lifecycle.origination_date": 0}),
+            ("DELETE", f"/{INDEX}", None),
+        ):
+            assert ask(method, path, body, "retention").status_code == 200, f"{method} {path}"
+
     def test_readers_see_flows_and_no_other_index(self):
         bulk(("create", {"_index": INDEX, "_id": "a"}, whole_document()))
         ask("PUT", "/elsewhere/_doc/1?refresh=true", {}, "elastic")
@@ -228,6 +259,20 @@ class TestWhatAFlowIs:
         (hit,) = ask("GET", f"/{INDEX}/_search", {"fields": ["*"]}, "reader").json()["hits"]["hits"]
         assert "_ignored" not in hit
         assert set(hit["fields"]) >= {field["name"] for field in CONTRACT["flow_fields"]}
+
+    @pytest.mark.parametrize("field", CONTRACT["flow_fields"], ids=lambda field: field["name"])
+    def test_every_field_can_be_filtered_by(self, field):
+        """Also those that are kept as doc values only: panels, controls and people filter by what they like."""
+        bulk(
+            ("create", {"_index": INDEX, "_id": "it"}, whole_document()),
+            ("create", {"_index": INDEX, "_id": "other"}, nested({"@timestamp": "1999-01-01T00:00:00.000Z"})),
+        )
+        sample = SAMPLES[field["type"]]
+        query = {"term": {field["name"]: sample}}
+        if field["type"] == "geo_point":
+            query = {"geo_distance": {"distance": "1km", field["name"]: sample}}
+        hits = ask("GET", f"/{INDEX}/_search", {"query": query}, "reader").json()["hits"]["hits"]
+        assert [hit["_id"] for hit in hits] == ["it"]
 
     def test_an_unknown_field_is_refused_in_the_lab(self):
         (item,) = bulk(("create", {"_index": INDEX, "_id": "a"}, {**whole_document(), "surprise": 1}))
@@ -300,7 +345,9 @@ class TestWhatAFlowIs:
         bulk(("create", {"_index": INDEX, "_id": "a"}, whole_document()))
         settings = ask("GET", f"/{INDEX}/_settings", user="reader").json()[INDEX]["settings"]["index"]
         assert settings["codec"] == "best_compression"
-        assert settings["refresh_interval"] == "1s"
+        assert "refresh_interval" not in settings
+        # The documents stay as they were sent, whatever the columns.
+        assert (settings["mode"], settings["mapping"]["source"]["mode"]) == ("logsdb", "stored")
         assert (settings["number_of_shards"], settings["number_of_replicas"]) == ("1", "0")
         assert settings["sort"]["field"] == ["destination.ip", "@timestamp"]
         about = ask("GET", f"/{INDEX}/_ilm/explain", user="reader").json()["indices"][INDEX]
@@ -314,6 +361,91 @@ class TestWhatAFlowIs:
         assert phases["warm"]["actions"] == {"forcemerge": {"max_num_segments": 1}, "readonly": {}}
         assert phases["delete"]["min_age"] == "396d"
         assert "delete" in phases["delete"]["actions"]
+
+
+def retention(host: Any, **changed: str) -> str:
+    """Run the retention with some of its settings changed; return what it says."""
+    settings = json.loads(lab.run("logserver", "cat", "/etc/wrtflow/retention.json")) | changed
+    lab.put("logserver", "/root/retention.json", json.dumps(settings).encode(), 0o600)
+    return host.check_output("wrtflow-retention --settings /root/retention.json")
+
+
+def verify(*options: str) -> str:
+    """Ask the doctor how the storage is; return all that he says."""
+    done = subprocess.run(
+        ["ansible-playbook", "--inventory", "inventory/lab", "playbooks/verify.yml", "--tags", "storage", *options],
+        cwd=lab.PROJECT, env={**os.environ, "MOLECULE_PROJECT_DIRECTORY": str(lab.PROJECT)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.stdout + done.stderr
+
+
+class TestNeverFull:
+    def test_the_retention_runs_each_hour(self, host):
+        assert host.service("wrtflow-retention.timer").is_running
+        assert host.service("wrtflow-retention.timer").is_enabled
+        assert host.file("/etc/wrtflow/retention.json").mode == 0o600
+
+    def test_a_month_is_as_old_as_its_name(self, host):
+        bulk(("create", {"_index": INDEX, "_id": "a"}, whole_document()))
+        host.check_output("systemctl start wrtflow-retention")
+        about = ask("GET", f"/{INDEX}/_ilm/explain", user="reader").json()["indices"][INDEX]
+        assert about["lifecycle_date_millis"] == 915_148_800_000, "1999-01-01T00:00:00Z"
+        said = host.check_output("journalctl --unit wrtflow-retention --no-pager --output cat")
+        assert f"{INDEX}: its age counts from the first of its month" in said
+        assert INDEX not in retention(host), "a month that has its date got it again"
+
+    def test_the_oldest_closed_month_goes_when_the_flows_take_too_much(self, host):
+        for index in (INDEX, MONTH):
+            bulk(("create", {"_index": index, "_id": "a"}, whole_document()))
+        assert "dropped" not in retention(host)
+        segments = ask("GET", "/network-*/_segments", user="elastic").json()["indices"]
+        taken = sum(
+            segment["size_in_bytes"]
+            for about in segments.values()
+            for (copy,) in about["shards"].values()
+            for segment in copy["segments"].values()
+        )
+        said = retention(host, max_size=f"{taken - 1}b")
+        assert re.search(rf"^{INDEX}: dropped, [\d.]+kb\. The flows took", said, re.MULTILINE)
+        assert MONTH not in said.replace(f"{MONTH}: its age", "")
+        assert ask("HEAD", f"/{INDEX}", user="elastic").status_code == 404
+        assert ask("HEAD", f"/{MONTH}", user="elastic").status_code == 200
+
+    def test_the_first_of_a_month_with_a_disk_above_the_high_watermark(self):
+        """The month that is there takes flows, the new one gets no place, and the doctor names what to drop."""
+        bulk(("create", {"_index": INDEX, "_id": "a"}, whole_document()))
+        level = "cluster.routing.allocation.disk.watermark"
+        # In bytes it is room that has to be left: more than any disk has.
+        full = {f"{level}.low": "1000tb", f"{level}.high": "999tb", f"{level}.flood_stage": "1b"}
+
+        def created(index: str) -> int:
+            lines = [json.dumps({"create": {"_index": index}}), json.dumps(whole_document()), ""]
+            answer = ask("POST", "/_bulk?timeout=2s", "\n".join(lines), "collector")
+            return answer.json()["items"][0]["create"]["status"]
+
+        assert ask("PUT", "/_cluster/settings", {"persistent": full}, "elastic").ok
+        try:
+            # By itself it would come to be with the first flow, after half a minute of waiting for its shard.
+            assert not ask("PUT", f"/{MONTH}?timeout=1s", {}, "elastic").json()["shards_acknowledged"]
+            assert created(MONTH) == 503
+            assert created(INDEX) == 201
+            about = ask("GET", f"/_cluster/health/{MONTH}", user="elastic").json()
+            assert about["status"] == "red"
+            said = verify("--extra-vars", "wrtflow_disk_full=1")
+            assert re.search(r"The disk of \S+ is \d+ % full", said)
+            assert re.search(rf"^ *{INDEX} +[\d.]+ KB$", said, re.MULTILINE)
+            assert "failed=1" in said
+        finally:
+            nothing = dict.fromkeys(full)
+            assert ask("PUT", "/_cluster/settings", {"persistent": nothing}, "elastic").ok
+        lab.wait_for("a place for the new month", lambda: created(MONTH) == 201, 90, every=1)
+
+    def test_the_doctor_warns_in_time(self):
+        said = verify("--extra-vars", "wrtflow_disk_warning=0 wrtflow_disk_full=101")
+        assert re.search(r"WARNING: the disk of \S+ is \d+ %", said)
+        assert "failed=0" in said or "holds no flow" in said
+        assert "WARNING" not in verify("--extra-vars", "wrtflow_disk_warning=101 wrtflow_disk_full=102")
 
 
 class TestTheMachine:
@@ -349,6 +481,7 @@ class TestTheMachine:
             "wrtflow.password",
             "collector.api-key",
             "reader.api-key",
+            "retention.api-key",
             "kibana.service-token",
         ]
         assert {name: (lab.SECRETS / name).stat().st_mode & 0o777 for name in secrets} == dict.fromkeys(

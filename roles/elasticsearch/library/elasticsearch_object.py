@@ -28,6 +28,12 @@ options:
   name: {description: Its name., required: true, type: str}
   body: {description: What it has to be, as the API takes it., required: true, type: dict}
   initial: {description: More of the body, for something that is not there yet., type: dict}
+  since:
+    description:
+      - More of the body by the version from which on Elasticsearch knows it, as 8.17. It is merged into the body where
+        the server is as new. A dry run that comes before there is a server takes all of it.
+    type: dict
+    default: {}
   url: {description: Where Elasticsearch is., required: true, type: str}
   ca_path: {description: The authority of its certificate., required: true, type: path}
   username: {description: Who asks., type: str, default: elastic}
@@ -108,6 +114,45 @@ def _texts(value: Any) -> Any:
     return str(value)
 
 
+def merged(body: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
+    """Return a body with more in it, at any depth."""
+    inner = {
+        key: merged(body[key], value)
+        if isinstance(value, dict) and isinstance(body.get(key), dict)
+        else value
+        for key, value in more.items()
+    }
+    return {**body, **inner}
+
+
+def known_to(
+    server: Elasticsearch, body: dict[str, Any], since: dict[str, Any], check_mode: bool
+) -> dict[str, Any]:
+    """Return the body with what this server's version knows besides."""
+    if not since:
+        return body
+    version = None
+    try:
+        status, answer = server.ask("GET", "/")
+        if not (check_mode and status == UNAUTHORIZED):
+            if status != 200:
+                raise ElasticsearchError(f"Elasticsearch refused GET / with {status}: {reason(answer)}")
+            version = numbers(answer["version"]["number"])
+    except UnreachableError:
+        if not check_mode:
+            raise
+    for first, more in since.items():
+        if version is None or version >= numbers(first):
+            body = merged(body, more)
+    return body
+
+
+def numbers(version: str) -> tuple[int, int]:
+    """Return a version's first two numbers."""
+    major, minor = str(version).split(".")[:2]
+    return int(major), int(minor)
+
+
 def current(server: Elasticsearch, kind: str, name: str, check_mode: bool) -> dict[str, Any]:
     """Return what there is, empty where there is nothing, or nothing yet in a dry run on a new machine."""
     try:
@@ -125,7 +170,8 @@ def current(server: Elasticsearch, kind: str, name: str, check_mode: bool) -> di
 
 def ensure(server: Elasticsearch, params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
     """Compare, write where something differs, and return the module's result."""
-    kind, name, wanted = params["kind"], params["name"], params["body"]
+    kind, name = params["kind"], params["name"]
+    wanted = known_to(server, params["body"], params["since"] or {}, check_mode)
     before, after = current(server, kind, name, check_mode), comparable(kind, wanted)
     if before != after and not check_mode:
         server.must("PUT", PATHS[kind] + name, wanted if before else {**(params["initial"] or {}), **wanted})
@@ -141,6 +187,7 @@ def main() -> None:
             "name": {"type": "str", "required": True},
             "body": {"type": "dict", "required": True},
             "initial": {"type": "dict", "no_log": True},
+            "since": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )

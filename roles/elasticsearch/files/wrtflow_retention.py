@@ -1,0 +1,190 @@
+#!/usr/bin/python3
+"""Keep the flows within their size, and let each month be as old as its name says.
+
+    wrtflow-retention [--settings FILE]
+
+Every index PREFIX-YYYY.MM gets the first of its month as the date that its age counts from. Without it Elasticsearch
+counts from the index's creation, and a late flow, a restored or a copied month would begin anew.
+
+Then, while the flows take more of the disk than they may, the oldest closed month is dropped: one that is over, in UTC
+as the indices' names are. The current month never is. Standard output has one line for each thing done. The exit status
+is 1 where the flows take more than they may and there is no closed month, and where Elasticsearch can't be asked; the
+reason is the last line on standard error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import re
+import shutil
+import ssl
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+SETTINGS = "/etc/wrtflow/retention.json"
+UNITS = {"b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30, "tb": 1 << 40}
+
+# Seconds that Elasticsearch is given for an answer.
+PATIENCE = 60
+
+
+class RetentionError(Exception):
+    """What can't be done; the text is for people."""
+
+
+class Storage:
+    """The indices PREFIX-YYYY.MM, asked with a key that may size, date and drop them and nothing else."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        """Trust the authority of the settings and no other."""
+        self._url, self._prefix = settings["url"].rstrip("/"), settings["prefix"]
+        self._context = ssl.create_default_context(cafile=settings["ca"])
+        self._headers = {"Authorization": f"ApiKey {settings['key']}", "Content-Type": "application/json"}
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """Return the parsed answer to a request that has to succeed."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self._url + path, data, self._headers, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=PATIENCE, context=self._context) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            words = error.read().decode(errors="replace")[:500]
+            raise RetentionError(
+                f"Elasticsearch refused {method} {path} with {error.code}: {words}"
+            ) from error
+        except (OSError, ValueError) as error:
+            raise RetentionError(f"Elasticsearch does not answer at {self._url}: {error}") from error
+
+    def sizes(self) -> dict[str, int]:
+        """Return each month's bytes, oldest first.
+
+        Counted by segment: a month that is being merged lies on the disk twice, and would make another one go.
+        """
+        found = self.ask("GET", f"/{self._prefix}-*/_segments?ignore_unavailable=true").get("indices", {})
+        return {
+            index: sum(
+                segment["size_in_bytes"]
+                for copies in about["shards"].values()
+                for copy in copies
+                for segment in copy["segments"].values()
+            )
+            for index, about in sorted(found.items())
+            if month_of(index, self._prefix)
+        }
+
+    def dates(self) -> dict[str, str | None]:
+        """Return from when on each month's age counts (ms since 1970, as text); None: from its creation."""
+        name = "index.lifecycle.origination_date"
+        found = self.ask("GET", f"/{self._prefix}-*/_settings?flat_settings=true")
+        return {
+            index: about["settings"].get(name)
+            for index, about in sorted(found.items())
+            if month_of(index, self._prefix)
+        }
+
+    def date(self, index: str, begin: int) -> None:
+        """Let a month's age count from then (ms since 1970)."""
+        self.ask("PUT", f"/{index}/_settings", {"index.lifecycle.origination_date": begin})
+
+    def drop(self, index: str) -> None:
+        """Delete a month."""
+        self.ask("DELETE", f"/{index}")
+
+
+def month_of(index: str, prefix: str) -> str | None:
+    """Return the month (YYYY.MM) that an index is for; None for one that is no month's."""
+    found = re.fullmatch(re.escape(prefix) + r"-(\d{4}\.(?:0[1-9]|1[0-2]))", index)
+    return found[1] if found else None
+
+
+def first_of(month: str) -> int:
+    """Return when a month (YYYY.MM) begins, in ms since 1970."""
+    begin = datetime.datetime.strptime(month, "%Y.%m").replace(tzinfo=datetime.UTC)
+    return int(begin.timestamp()) * 1000
+
+
+def allowed(max_size: str, directory: str) -> int | None:
+    """Return the bytes that the flows may take: a size, or a share of the disk. None: any number."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)(b|kb|mb|gb|tb|%)?", max_size.strip().lower())
+    if not found or (not found[2] and float(found[1])):
+        raise RetentionError(
+            f"elasticsearch_max_size is '{max_size}'. Use a size (200gb), a share (75%) or 0."
+        )
+    number = float(found[1])
+    if not number:
+        return None
+    if found[2] == "%":
+        return int(shutil.disk_usage(directory).total * number / 100)
+    return int(number * UNITS[found[2]])
+
+
+def size(count: int) -> str:
+    """Return a number of bytes for people, in the units of elasticsearch_max_size."""
+    unit = max((unit for unit, factor in UNITS.items() if factor <= max(count, 1)), key=UNITS.__getitem__)
+    return f"{count / UNITS[unit]:.1f}{unit}"
+
+
+def surplus(sizes: dict[str, int], limit: int, current: str) -> list[str]:
+    """Return the indices that have to go, oldest first: as few as bring the flows below the limit.
+
+    Current: the name of the index that is never dropped; nor is any later one.
+    """
+    total, going = sum(sizes.values()), []
+    for index in sorted(sizes):
+        if total <= limit or index >= current:
+            break
+        going.append(index)
+        total -= sizes[index]
+    return going
+
+
+def keep(storage: Storage, settings: dict[str, Any], now: float) -> Iterator[str]:
+    """Date the months, drop those that are too many, and tell each thing done; now: seconds since 1970."""
+    prefix = settings["prefix"]
+    for index, date in storage.dates().items():
+        month = month_of(index, prefix)
+        assert month
+        if date != str(first_of(month)):
+            storage.date(index, first_of(month))
+            yield f"{index}: its age counts from the first of its month"
+    limit = allowed(settings["max_size"], settings["data_directory"])
+    if limit is None:
+        return
+    sizes = storage.sizes()
+    current = f"{prefix}-{time.strftime('%Y.%m', time.gmtime(now))}"
+    for index in surplus(sizes, limit, current):
+        total = sum(sizes.values())
+        storage.drop(index)
+        yield (
+            f"{index}: dropped, {size(sizes.pop(index))}. The flows took {size(total)},"
+            f" and elasticsearch_max_size is {settings['max_size']} ({size(limit)})"
+        )
+    if (total := sum(sizes.values())) > limit:
+        raise RetentionError(
+            f"The flows take {size(total)} and may take {size(limit)}, and no closed month is left to drop."
+            " Give elasticsearch_max_size more, or the machine a bigger disk."
+        )
+
+
+def main() -> None:
+    """Run once."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--settings", default=SETTINGS, help=f"default: {SETTINGS}")
+    settings = json.loads(Path(parser.parse_args().settings).read_text())
+    try:
+        for line in keep(Storage(settings), settings, time.time()):
+            print(line, flush=True)
+    except RetentionError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
