@@ -58,7 +58,7 @@ class TestKibana:
 
     def test_nobody_else_gets_in(self):
         path = "/api/saved_objects/_export"
-        body = {"objects": [{"type": "dashboard", "id": "wrtflow-overview"}]}
+        body = {"objects": [{"type": "dashboard", "id": "wrtflow-home"}]}
         assert kibana("POST", path, user=None, json=body).status_code == 401
         wrong = requests.post(
             lab.KIBANA + path, auth=("wrtflow", "no"), verify=CA, timeout=30, json=body,
