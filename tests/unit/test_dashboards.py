@@ -1,5 +1,6 @@
 """The dashboards: fields are those of a flow, references lead somewhere, Kibana 8.12 takes all, Vega draws the map."""
 
+import calendar
 import importlib.util
 import itertools
 import json
@@ -25,7 +26,10 @@ _spec.loader.exec_module(saved_objects)
 
 FILES = sorted(FOLDER.glob("*/*.json"))
 READABLE = {
-    file.relative_to(FOLDER).with_suffix("").as_posix(): json.loads(file.read_text()) for file in FILES
+    file.relative_to(FOLDER).with_suffix("").as_posix(): saved_objects.with_files(
+        json.loads(file.read_text()), FOLDER
+    )
+    for file in FILES
 }
 SENT = saved_objects.saved_objects(str(FOLDER))
 IDS = {(one["type"], one["id"]) for one in SENT}
@@ -37,17 +41,33 @@ RUNTIME = READABLE["index-pattern/flows"]["attributes"]["runtimeFieldMap"]
 
 #: What Kibana 8.12 stamps, and every attribute that it knows of each type: it refuses any other with a 400.
 STAMPS = {"index-pattern": "7.11.0", "search": "7.9.3", "visualization": "8.5.0", "dashboard": "8.7.0",
-          "map": "8.4.0"}  # fmt: skip
+          "map": "8.4.0", "links": None}  # fmt: skip
 ATTRIBUTES = {
     "index-pattern": "title name timeFieldName allowNoIndex fieldFormatMap runtimeFieldMap",
+    "links": "title description layout links",
     "map": "title description layerListJSON mapStateJSON uiStateJSON",
-    "search": "title description columns sort grid hideChart kibanaSavedObjectMeta",
+    "search": "title description columns sort grid hideChart rowHeight kibanaSavedObjectMeta",
     "visualization": "title description visState uiStateJSON version kibanaSavedObjectMeta",
     "dashboard": "title description timeRestore timeFrom timeTo refreshInterval version optionsJSON panelsJSON "
     "kibanaSavedObjectMeta controlGroupInput",
 }
 METRICS = {"count", "sum", "min", "max", "avg", "cardinality"}
-BUCKETS = {"terms", "date_histogram", "filters"}
+BUCKETS = {"terms", "date_histogram", "histogram", "filters"}
+
+NUMBERS = {"byte", "integer", "long", "double"}
+#: What each aggregation can reckon with.
+TYPES = {
+    "sum": NUMBERS,
+    "avg": NUMBERS,
+    "histogram": NUMBERS,
+    "min": NUMBERS | {"date"},
+    "max": NUMBERS | {"date"},
+    "cardinality": NUMBERS | {"keyword", "ip", "date"},
+    "terms": NUMBERS | {"keyword", "ip", "boolean"},
+    "date_histogram": {"date"},
+    "geotile_grid": {"geo_point"},
+    "geo_centroid": {"geo_point"},
+}
 
 
 def of_type(kind: str) -> dict[str, dict[str, Any]]:
@@ -87,6 +107,34 @@ def requests_of(name: str) -> list[dict[str, Any]]:
     return [data["url"] for data in spec["data"] if "url" in data]
 
 
+def clicks_of(name: str) -> list[str]:
+    """What a Vega panel does when somebody clicks."""
+    signals = VEGA[name]["visState"]["params"]["spec"].get("signals", [])
+    return [text for _, text in strings(signals) if "kibana" in text]
+
+
+def clicked(name: str) -> list[str]:
+    """The fields that a click on a panel filters by."""
+    if name in VEGA:
+        return [field for text in clicks_of(name) for field in re.findall(r"match_phrase: {'(.*?)'", text)]
+    aggs = VISUALIZATIONS[name]["visState"]["aggs"]
+    return [agg["params"]["field"] for agg in aggs if agg["type"] in BUCKETS - {"filters"}]
+
+
+def reckoned(name: str) -> Iterator[tuple[str, str]]:
+    """Each aggregation of a panel, with its field."""
+    for agg in VISUALIZATIONS[name]["visState"]["aggs"]:
+        for one in (agg, agg["params"].get("orderAgg")):
+            if one and "field" in one["params"]:
+                yield one["type"], one["params"]["field"]
+    for request in requests_of(name) if name in VEGA else ():
+        levels = [request["body"]["aggs"]]
+        while levels:
+            for one in levels.pop().values():
+                yield from ((kind, of["field"]) for kind, of in one.items() if kind in TYPES)
+                levels += [one["aggs"]] if "aggs" in one else []
+
+
 def filters_of(name: str) -> list[dict[str, Any]]:
     """The filters of a whole page: of a dashboard or a map."""
     attributes = READABLE[name]["attributes"]
@@ -114,12 +162,20 @@ class TestFields:
         used += [field for field, _ in READABLE[name]["attributes"].get("sort", [])]
         assert [field for field in used if field not in FIELDS] == []
 
-    @pytest.mark.parametrize("name", VEGA)
-    def test_a_click_on_a_picture_filters_by_fields_of_a_flow(self, name):
-        clicks = [text for _, text in strings(VEGA[name]["visState"]["params"]["spec"]["signals"])]
-        fields = [field for text in clicks for field in re.findall(r"match_phrase: {'(.*?)'", text)]
-        assert fields
-        assert [field for field in fields if field not in FIELDS] == []
+    @pytest.mark.parametrize("name", VISUALIZATIONS)
+    def test_fields_are_of_a_type_that_can_be_reckoned_with(self, name):
+        found = list(reckoned(name))
+        assert found or VISUALIZATIONS[name]["visState"]["type"] == "markdown"
+        assert [(kind, field) for kind, field in found if FIELDS[field]["type"] not in TYPES[kind]] == []
+
+    def test_a_click_on_a_picture_filters_by_fields_of_a_flow(self):
+        filtering = {name for name in VEGA if clicks_of(name)}
+        assert {"visualization/world", "visualization/devices", "visualization/phoning"} <= filtering
+        for name in filtering:
+            assert len(clicked(name)) == len(clicks_of(name))
+            assert [field for field in clicked(name) if field not in FIELDS] == []
+            title = READABLE["index-pattern/flows"]["attributes"]["title"]
+            assert all(f"'{title}'" in text for text in clicks_of(name))
 
     def test_the_examples_in_the_guide_work(self):
         text = VISUALIZATIONS["visualization/guide"]["visState"]["params"]["markdown"]
@@ -127,13 +183,37 @@ class TestFields:
         assert examples
         assert [field for example in examples for field in asked(example) if field not in FIELDS] == []
 
+    def test_what_people_choose_by_is_indexed(self):
+        """A click and a control filter a whole page, and nothing else narrows it down."""
+        chosen = [field for name in VISUALIZATIONS for field in clicked(name)]
+        chosen += [text for page in DASHBOARDS.values() for key, text in strings(page) if key == "fieldName"]
+        assert len(chosen) > 20
+        assert [field for field in chosen if FIELDS[field].get("unindexed") and field != "@timestamp"] == []
+
     @pytest.mark.parametrize("name", READABLE)
-    def test_what_is_filtered_or_split_by_is_indexed(self, name):
-        filtered = [field for query in queries(READABLE[name]) for field in asked(query)]
-        filtered += [text for key, text in strings(READABLE[name]) if key == "fieldName"]
-        for agg in READABLE[name]["attributes"].get("visState", {}).get("aggs", []):
-            filtered += [agg["params"]["field"]] if agg["type"] in BUCKETS - {"filters"} else []
-        assert [field for field in filtered if FIELDS[field].get("unindexed")] == []
+    def test_a_field_without_an_index_is_asked_beside_one_that_has_it(self, name):
+        whole = [field for query in queries(READABLE[name]) for field in asked(query)]
+        assert not whole or any(not FIELDS[field].get("unindexed") for field in whole)
+
+    def test_controls_offer_words(self):
+        """Kibana's lists of options are for keywords."""
+        fields = {text for page in DASHBOARDS.values() for key, text in strings(page) if key == "fieldName"}
+        assert {FIELDS[field]["type"] for field in fields} == {"keyword"}
+
+    def test_ports_are_encrypted_or_plain_text_or_neither(self):
+        ports = {
+            name: set(re.findall(r"\d+", json.loads((FOLDER / f"{name}.json").read_text())))
+            for name in ("encrypted", "plain-text", "neither", "plain-text-and-mail")
+        }
+        assert not ports["encrypted"] & ports["plain-text"]
+        assert ports["encrypted"] | ports["plain-text"] == ports["neither"]
+        assert ports["plain-text-and-mail"] - ports["plain-text"] == {"465", "587", "993", "995"}
+
+    def test_a_weekday_has_a_name_and_a_place_in_the_week(self):
+        one = READABLE["index-pattern/flows"]["attributes"]["fieldFormatMap"]["wrtflow.weekday"]
+        days = {entry["key"]: entry["value"] for entry in one["params"]["lookupEntries"]}
+        assert one["id"] == "static_lookup"
+        assert days == {str(number): day[:3] for number, day in enumerate(calendar.day_name, 1)}
 
     def test_formats_are_for_fields_that_are_there(self):
         formats = READABLE["index-pattern/flows"]["attributes"]["fieldFormatMap"]
@@ -163,7 +243,8 @@ class TestObjects:
 
     @pytest.mark.parametrize("one", SENT, ids=lambda one: one["id"])
     def test_stamps_are_as_low_as_the_oldest_kibana_s(self, one):
-        assert (one["coreMigrationVersion"], one["typeMigrationVersion"]) == ("8.8.0", STAMPS[one["type"]])
+        stamps = (one["coreMigrationVersion"], one.get("typeMigrationVersion"))
+        assert stamps == ("8.8.0", STAMPS[one["type"]])
 
     @pytest.mark.parametrize("one", SENT, ids=lambda one: one["id"])
     def test_attributes_are_known_to_kibana_and_of_its_shape(self, one):
@@ -178,7 +259,9 @@ class TestObjects:
         names = [r["name"] for r in one["references"]]
         assert len(names) == len(set(names))
 
-    @pytest.mark.parametrize("name", [name for name in READABLE if "dashboard/" not in name])
+    @pytest.mark.parametrize(
+        "name", [name for name in READABLE if READABLE[name]["type"] not in ("dashboard", "links")]
+    )
     def test_what_reads_flows_refers_to_the_data_view(self, name):
         text = json.dumps(READABLE[name]["attributes"])
         wanted = re.findall(r'"index(?:Pattern)?RefName": "(.*?)"', text)
@@ -194,6 +277,8 @@ class TestObjects:
             for event in events:
                 factory = event["action"]["factoryId"]
                 assert factory == "DASHBOARD_TO_DASHBOARD_DRILLDOWN", "any other needs a paid licence"
+                assert event["action"]["config"]["useCurrentFilters"]
+                assert event["action"]["config"]["useCurrentDateRange"]
                 wanted.add((f"{number}:drilldown:{factory}:{event['eventId']}:dashboardId", "dashboard"))
         for control in attributes["controlGroupInput"]["panelsJSON"]:
             wanted.add((f"controlGroup_{control}:optionsListDataView", "index-pattern"))
@@ -204,14 +289,33 @@ class TestObjects:
         shown = {
             (r["type"], r["id"]) for one in SENT if one["type"] == "dashboard" for r in one["references"]
         }
-        assert {key for key in IDS if key[0] in ("visualization", "search")} - shown == set()
+        assert {key for key in IDS if key[0] in ("visualization", "search", "links")} - shown == set()
 
-    def test_links_lead_to_all_dashboards_and_to_the_map(self):
-        """Relative to /app/dashboards, so that they hold in every space and behind every proxy."""
+    def test_links_lead_to_all_pages_from_every_page(self):
+        pages, references = READABLE["links/pages"]["attributes"], READABLE["links/pages"]["references"]
+        assert {one["id"] for one in references} == {one["id"] for one in SENT if one["type"] == "dashboard"}
+        assert [link["destinationRefName"] for link in pages["links"]] == [one["name"] for one in references]
+        assert [link["order"] for link in pages["links"]] == list(range(len(references)))
+        for link in pages["links"]:
+            assert link["type"] == "dashboardLink"
+            kept = {"useCurrentFilters": True, "useCurrentDateRange": True, "openInNewTab": False}
+            assert link["options"] == kept
+        for name in DASHBOARDS:
+            assert ("links", "wrtflow-pages") in {(r["type"], r["id"]) for r in READABLE[name]["references"]}
+
+    def test_a_click_leads_from_one_page_to_another(self):
+        for name in DASHBOARDS:
+            drilldowns = [r for r in READABLE[name]["references"] if ":drilldown:" in r["name"]]
+            assert READABLE[name]["id"] not in {r["id"] for r in drilldowns}
+        targets = {r["id"] for r in READABLE["dashboard/home"]["references"] if ":drilldown:" in r["name"]}
+        assert targets == {"wrtflow-device", "wrtflow-site", "wrtflow-phoning-home"}
+
+    def test_the_guide_leads_to_the_map(self):
+        """Relative to /app/dashboards, so that it holds in every space and behind every proxy."""
         text = VISUALIZATIONS["visualization/guide"]["visState"]["params"]["markdown"]
-        pages = {"dashboard": "#/view/", "map": "maps/map/"}
-        wanted = {pages[one["type"]] + one["id"] for one in SENT if one["type"] in pages}
-        assert set(re.findall(r"\]\((.*?)\)", text)) == wanted
+        assert set(re.findall(r"\]\((.*?)\)", text)) == {
+            f"maps/map/{one['id']}" for one in SENT if one["type"] == "map"
+        }
 
     def test_nothing_is_loaded_from_elsewhere(self):
         """An address is a click's target, or the name of Vega's language, which nobody fetches."""
@@ -220,10 +324,8 @@ class TestObjects:
             for one in SENT
             for where in re.findall(r"https?://[\w.]+", json.dumps(one["attributes"]))
         }
-        assert found == {
-            ("wrtflow-flows", "https://stat.ripe.net"),
-            ("wrtflow-world", "https://vega.github.io"),
-        }
+        named = {(READABLE[name]["id"], "https://vega.github.io") for name in VEGA}
+        assert found == named | {("wrtflow-flows", "https://stat.ripe.net")}
         link = READABLE["index-pattern/flows"]["attributes"]["fieldFormatMap"]["destination.ip"]
         assert (link["id"], link["params"]["type"]) == ("url", "a")
 
@@ -235,10 +337,12 @@ class TestPanels:
         assert len(aggs) == len(TABLES[name]["visState"]["aggs"])
         for agg in aggs.values():
             assert agg["type"] in (METRICS if agg["schema"] == "metric" else BUCKETS)
-            if agg["type"] == "terms":
+            if agg["type"] == "terms" and agg["params"]["orderBy"] == "custom":
+                assert agg["params"]["orderAgg"]["type"] in METRICS
+            elif agg["type"] == "terms":
                 assert aggs[agg["params"]["orderBy"]]["schema"] == "metric"
 
-    @pytest.mark.parametrize("name", TABLES)
+    @pytest.mark.parametrize("name", [name for name in TABLES if TABLES[name]["visState"]["type"] == "table"])
     def test_rows_without_a_value_are_kept(self, name):
         """Kibana fills in keywords only; rows that lack a number at their end are shown as partial rows."""
         state = TABLES[name]["visState"]
@@ -249,8 +353,14 @@ class TestPanels:
         for outer, inner in itertools.pairwise(terms):
             # A row is partial only where nothing at all follows: so it is split first by what decides that.
             decided = (outer["field"], inner["field"]) == ("network.transport", "destination.port")
-            always = FIELDS[inner["field"]].get("always")
+            always = FIELDS[inner["field"]].get("always") or inner["field"] in asked(queries(TABLES[name])[0])
             assert always or inner["missingBucket"] or (decided and state["params"]["showPartialRows"])
+
+    @pytest.mark.parametrize("name", TABLES)
+    def test_filters_are_pictures_and_no_column(self, name):
+        """Kibana can't name such a column: its head would say "filters"."""
+        state = TABLES[name]["visState"]
+        assert state["type"] != "table" or "filters" not in {agg["type"] for agg in state["aggs"]}
 
     @pytest.mark.parametrize("name", VISUALIZATIONS)
     def test_titles_are_the_same_inside_and_outside(self, name):
@@ -277,13 +387,21 @@ class TestPanels:
         group = DASHBOARDS[name]["controlGroupInput"]
         assert {control["type"] for control in group["panelsJSON"].values()} == {"optionsListControl"}
         assert [c["explicitInput"]["id"] for c in group["panelsJSON"].values()] == list(group["panelsJSON"])
-        fields = {c["explicitInput"]["fieldName"] for c in group["panelsJSON"].values()}
-        assert fields == {
-            "source.domain",
-            "destination.geo.country_name",
-            "destination.domain",
-            "network.direction",
-        }
+        fields = [c["explicitInput"]["fieldName"] for c in group["panelsJSON"].values()]
+        common = ["wrtflow.device", "destination.geo.country_name", "destination.registered_domain",
+                  "network.direction"]  # fmt: skip
+        # What comes from outside has its place and its network at the source.
+        outside = ["wrtflow.device", "source.geo.country_name", "source.as.organization.name"]
+        assert fields == (outside if name == "dashboard/outside" else common)
+
+    @pytest.mark.parametrize("name", DASHBOARDS)
+    def test_controls_are_of_kibana_s_shape(self, name):
+        """A width that Kibana does not know imports, and then fails on opening the page."""
+        group = DASHBOARDS[name]["controlGroupInput"]
+        assert group["controlStyle"] in {"oneLine", "twoLine"}
+        assert group["chainingSystem"] in {"HIERARCHICAL", "NONE"}
+        assert {c["width"] for c in group["panelsJSON"].values()} <= {"small", "medium", "large"}
+        assert [c["order"] for c in group["panelsJSON"].values()] == list(range(len(group["panelsJSON"])))
 
 
 class TestAccessPoints:
@@ -304,7 +422,8 @@ class TestAccessPoints:
             assert one["$state"] == {"store": "appState"}
 
     def test_what_is_on_a_page_heeds_its_filters(self):
-        assert [request["%context%"] for name in VEGA for request in requests_of(name)] == [True] * len(VEGA)
+        for name in VEGA:
+            assert [(r["%context%"], r["%timefield%"]) for r in requests_of(name)] == [(True, "@timestamp")]
         for one in DASHBOARDS.values():
             assert one["controlGroupInput"]["ignoreParentSettingsJSON"]["ignoreFilters"] is False
         for one in of_type("map").values():

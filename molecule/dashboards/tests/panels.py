@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).parents[3] / "files/dashboards"
+PROJECT = Path(__file__).parents[3]
+FOLDER = PROJECT / "files/dashboards"
+
+_spec = importlib.util.spec_from_file_location(
+    "saved_objects", PROJECT / "roles/kibana/filter_plugins/saved_objects.py"
+)
+saved_objects = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(saved_objects)
 
 #: Kibana reckons the interval of a histogram from the time range.
 INTERVAL = "1h"
@@ -16,18 +24,19 @@ INTERVAL = "1h"
 def load(kind: str) -> dict[str, dict[str, Any]]:
     """Return the attributes of all objects of a kind by their short names."""
     return {
-        file.stem: json.loads(file.read_text())["attributes"]
+        file.stem: saved_objects.with_files(json.loads(file.read_text()), FOLDER)["attributes"]
         for file in sorted((FOLDER / kind).glob("*.json"))
     }
 
 
 def query(kql: str) -> dict[str, Any]:
-    """Return KQL (words, and/or/not, parentheses) as a query of Elasticsearch: it is Lucene's in small letters."""
+    """Return KQL (words, and/or/not, parentheses, < and >) as a query of Elasticsearch: it is almost Lucene's."""
     lucene = re.sub(r"\b(and|or|not)\b", lambda word: word[0].upper(), kql).replace(": ", ":")
+    lucene = re.sub(r" ([<>]) ", r":\1", lucene)
     return {"query_string": {"query": lucene}} if kql else {"match_all": {}}
 
 
-def asked(attributes: dict[str, Any], page: str = "overview") -> dict[str, Any]:
+def asked(attributes: dict[str, Any], page: str = "home") -> dict[str, Any]:
     """Return the request of a visualization or a saved search on a dashboard, whose filters hold for it."""
     source, whole = (
         one["kibanaSavedObjectMeta"]["searchSourceJSON"] for one in (attributes, load("dashboard")[page])
@@ -39,7 +48,7 @@ def asked(attributes: dict[str, Any], page: str = "overview") -> dict[str, Any]:
     state = attributes["visState"]
     if state["type"] == "vega":
         (body,) = [data["url"]["body"] for data in state["params"]["spec"]["data"] if "url" in data]
-        return {**request, **body}
+        return {**request, **completed(body)}
     metrics = {agg["id"]: agg for agg in state["aggs"] if agg["schema"] == "metric"}
     values = {
         number: {agg["type"]: {"field": agg["params"]["field"]}}
@@ -48,8 +57,22 @@ def asked(attributes: dict[str, Any], page: str = "overview") -> dict[str, Any]:
     }
     inner = values
     for agg in reversed([agg for agg in state["aggs"] if agg["schema"] != "metric"]):
-        inner = {**values, agg["id"]: {**bucket(agg, metrics), "aggs": inner}}
+        split = bucket(agg, metrics)
+        inner = {**values, agg["id"]: {**split, "aggs": inner | split.get("aggs", {})}}
     return {**request, "size": 0, "track_total_hits": True, "aggs": inner}
+
+
+def completed(value: Any) -> Any:
+    """Return a Vega panel's request as Kibana completes it, but for the time range."""
+    if isinstance(value, list):
+        return [completed(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    done = {key: completed(inner) for key, inner in value.items() if key != "extended_bounds"}
+    if "%autointerval%" in done.get("interval", ""):
+        done["fixed_interval"] = INTERVAL
+        del done["interval"]
+    return done
 
 
 def filters(pills: list[dict[str, Any]]) -> dict[str, Any]:
@@ -69,14 +92,23 @@ def bucket(agg: dict[str, Any], metrics: dict[str, Any]) -> dict[str, Any]:
         }
     if agg["type"] == "date_histogram":
         return {"date_histogram": {"field": params["field"], "fixed_interval": INTERVAL, "min_doc_count": 1}}
-    order = "_count" if metrics[params["orderBy"]]["type"] == "count" else params["orderBy"]
+    if agg["type"] == "histogram":
+        return {"histogram": {"field": params["field"], "interval": params["interval"], "min_doc_count": 1}}
+    order, more = params["orderBy"], {}
+    if order == "custom":
+        by = params["orderAgg"]
+        order, more = by["id"], {by["id"]: {by["type"]: {"field": by["params"]["field"]}}}
+    elif metrics[order]["type"] == "count":
+        order = "_count"
     terms = {"field": params["field"], "size": params["size"], "order": {order: params["order"]}}
     if params["missingBucket"]:
         terms["missing"] = "__missing__"
-    return {"terms": terms}
+    return {"terms": terms, "aggs": more}
 
 
-def rows(attributes: dict[str, Any], aggregations: dict[str, Any]) -> list[dict[str, Any]]:
+def rows(
+    attributes: dict[str, Any], aggregations: dict[str, Any], flows: int | None = None
+) -> list[dict[str, Any]]:
     """Return a panel's answer as the rows that Kibana shows: column label to value, deepest rows only."""
     state = attributes["visState"]
     aggs = {agg["id"]: agg for agg in state["aggs"]}
@@ -105,4 +137,4 @@ def rows(attributes: dict[str, Any], aggregations: dict[str, Any]) -> list[dict[
         }
         return [{**row, **values}]
 
-    return walk(aggregations, None, splits, {})
+    return walk(aggregations, flows, splits, {})

@@ -52,6 +52,7 @@ TYPES = {
     "dashboard": ("8.9.0", "title description kibanaSavedObjectMeta:object timeRestore:boolean timeFrom timeTo "
                            "refreshInterval:object controlGroupInput:object panelsJSON optionsJSON hits:number "
                            "version:number"),
+    "links": ("8.8.0", "title description layout links:array"),
     "map": ("8.4.0", "title description mapStateJSON layerListJSON uiStateJSON bounds:object"),
 }  # fmt: skip
 KINDS = {"string": str, "number": int, "boolean": bool, "object": dict, "array": list}

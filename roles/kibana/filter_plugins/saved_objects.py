@@ -4,7 +4,7 @@ A file of the objects' folder holds one object. Kibana wants much of an object a
 it stands as plain JSON, and is packed here:
 
 - a value under a name that ends in JSON (panelsJSON, searchSourceJSON …), the names in PACKED, and a Vega spec;
-- {"$file": "name"} stands for the content of that file.
+- {"$file": "name"} stands for the content of that file; what stands beside "$file" takes the place of the file's own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ PACKED = {"visState", "spec", "fieldAttrs", "fieldFormatMap", "runtimeFieldMap"}
 def saved_objects(folder: str, index_prefix: str = "network") -> list[dict[str, Any]]:
     """Return all objects of a folder (TYPE/NAME.json), made to read the indices of this prefix."""
     texts = [file.read_text() for file in sorted(Path(folder).glob("*/*.json"))]
-    return [_pack(json.loads(text.replace("network-*", f"{index_prefix}-*")), Path(folder)) for text in texts]
+    return [
+        _pack(with_files(json.loads(text.replace("network-*", f"{index_prefix}-*")), folder))
+        for text in texts
+    ]
 
 
 def ndjson(objects: list[dict[str, Any]]) -> str:
@@ -50,14 +53,25 @@ def fingerprint(objects: list[dict[str, Any]], exported: str) -> str:
     return hashlib.sha256(json.dumps([objects, stored], sort_keys=True).encode()).hexdigest()
 
 
-def _pack(value: Any, folder: Path, name: str = "") -> Any:
-    """Return a value with all files inserted, and strings where Kibana wants them."""
+def with_files(value: Any, folder: str | Path) -> Any:
+    """Return a value in which no file is named any more: what they hold stands there."""
+    if isinstance(value, list):
+        return [with_files(inner, folder) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    own = {key: with_files(inner, folder) for key, inner in value.items() if key != "$file"}
+    if "$file" not in value:
+        return own
+    content = with_files(json.loads((Path(folder) / value["$file"]).read_text()), folder)
+    return content | own if own else content
+
+
+def _pack(value: Any, name: str = "") -> Any:
+    """Return a value with strings where Kibana wants them."""
     if isinstance(value, dict):
-        if "$file" in value:
-            return json.loads((folder / value["$file"]).read_text())
-        value = {key: _pack(inner, folder, key) for key, inner in value.items()}
+        value = {key: _pack(inner, key) for key, inner in value.items()}
     elif isinstance(value, list):
-        value = [_pack(inner, folder) for inner in value]
+        value = [_pack(inner) for inner in value]
     if not isinstance(value, str) and (name.endswith("JSON") or name in PACKED):
         return json.dumps(value, separators=(",", ":"))
     return value
