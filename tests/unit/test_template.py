@@ -60,7 +60,8 @@ LOOKED_UP = {
     "@timestamp", "observer.type", "observer.hostname", "network.direction", "network.transport", "source.ip",
     "source.domain", "source.mac", "destination.ip", "destination.port", "destination.domain",
     "destination.geo.country_name", "destination.geo.country_iso_code", "destination.geo.location",
-    "wrtflow.domain_source", "wrtflow.first_seen",
+    "wrtflow.domain_source", "wrtflow.first_seen", "wrtflow.device", "wrtflow.hour", "wrtflow.weekday",
+    "destination.registered_domain", "device.manufacturer",
 }  # fmt: skip
 
 
@@ -79,7 +80,12 @@ def filters_of_dashboards() -> set[str]:
 def test_what_dashboards_and_the_article_s_stories_filter_by_can_be_filtered():
     used = filters_of_dashboards()
     # The search above finds something of each kind: a filter bar, a control, a query, a click on the map.
-    assert used >= {"observer.type", "source.domain", "destination.geo.country_iso_code", "network.direction"}
+    assert used >= {
+        "observer.type",
+        "wrtflow.device",
+        "destination.geo.country_iso_code",
+        "network.direction",
+    }
     for name in used | STORIES | LOOKED_UP:
         mapping = LEAVES[LEAVES[name].get("path", name)]
         assert mapping.get("index", True) or mapping.get("doc_values", True), f"{name} can't be filtered by"

@@ -4,7 +4,6 @@ import base64
 import json
 import re
 import shutil
-import subprocess
 from datetime import datetime
 from pathlib import Path
 from typing import Any
