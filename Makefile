@@ -25,7 +25,7 @@ replay: ## LOG=file [TRANSPORT=tcp|udp] [SENDER=name]: print the flow documents 
 	@test -n "$(LOG)" || { echo "usage: make replay LOG=file [TRANSPORT=tcp|udp] [SENDER=name]" >&2; exit 2; }
 	@test -r "$(LOG)" || { echo "replay: cannot read '$(LOG)'" >&2; exit 2; }
 	@tools/setup.sh lab >&2
-	@tools/lab-env tools/lab-up --as-is >&2
+	@tools/lab-env python tools/progress.py tools/lab-up --as-is >&2
 	@tools/lab-env python tools/replay.py --transport "$(or $(TRANSPORT),tcp)" $(if $(SENDER),--sender "$(SENDER)") "$(LOG)"
 
 .PHONY: check
@@ -62,4 +62,4 @@ lab-setup:
 
 .PHONY: lab-up
 lab-up: lab-setup
-	@tools/lab-env tools/lab-up
+	@tools/lab-env python tools/progress.py tools/lab-up

@@ -190,6 +190,11 @@ def health() -> str:
         return str(error)
 
 
+def kibana_is_real() -> bool:
+    """Tell whether the log server's Kibana is Elastic's, and not the stand-in."""
+    return "stand-in" not in run("logserver", "dpkg-query", "--show", "--showformat=${Description}", "kibana")
+
+
 # --- conntrack: the truth ---------------------------------------------------------------------------------------
 
 

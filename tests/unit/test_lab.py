@@ -3,6 +3,7 @@
 import json
 
 import lab
+import progress
 import pytest
 import replay
 
@@ -93,3 +94,32 @@ def test_replay_gives_every_router_the_senders_name():
     names = replay.Names("porch")
     document = {"observer": {"hostname": names.give("attic")}}
     assert names.restore(document)["observer"]["hostname"] == "porch"
+
+
+OUTPUT = """\
+image: building debian (registry)
+noise
+\x1b[0m  │ PLAY [Storage] ****
+  │ TASK [elasticsearch : Packages are installed] ***
+  │ PLAY [Collector] ***
+"""
+
+
+def test_progress_names_each_phase_and_keeps_all_output(capfd, monkeypatch, tmp_path):
+    monkeypatch.setenv("WRTFLOW_CACHE", str(tmp_path))
+    (tmp_path / "output").write_text(OUTPUT)
+    assert progress.main(["cat", str(tmp_path / "output")]) == 0
+    told, wrong = capfd.readouterr()
+    phases = [line.split() for line in told.splitlines()[1:]]
+    assert phases == [["Image", "debian", "0", "s"], ["Storage", "0", "s"], ["Collector", "0", "s"]]
+    assert (tmp_path / "lab.log").read_text() == OUTPUT
+    assert not wrong
+
+
+def test_progress_shows_the_end_of_a_failure(capfd, monkeypatch, tmp_path):
+    monkeypatch.setenv("WRTFLOW_CACHE", str(tmp_path))
+    assert progress.main(["sh", "-c", "seq 1000; echo PLAY [Router]; echo it broke; exit 3"]) == 3
+    told, wrong = capfd.readouterr()
+    assert "Router" in told
+    assert wrong.splitlines()[-1] == "it broke"
+    assert "\n1\n" not in wrong

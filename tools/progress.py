@@ -1,0 +1,78 @@
+"""Runs a command that says much, and prints a line for each phase of it, with its seconds.
+
+Usage: progress.py COMMAND [ARGUMENT...]
+
+A phase begins where Ansible begins a play or an image is built. The whole output goes to the file lab.log in the
+cache. If the command fails, the end of that file follows, and the exit status is the command's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+#: Lines of the log that are shown after a failure.
+SHOWN = 60
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_PHASE = re.compile(r"\bPLAY \[(?P<play>[^\]]+)\]|^image: building (?P<image>\S+)")
+
+
+def phase(line: str) -> str | None:
+    """Return the name of the phase that begins with this line of output; None if none does."""
+    found = _PHASE.search(_COLOUR.sub("", line))
+    return found and (found["play"] or f"Image {found['image']}")
+
+
+def seconds_of_phases(lines: Iterable[str], log: IO[str]) -> Iterator[str]:
+    """Copy the lines to the log. Yields each phase's name when it begins, and its seconds when it ends."""
+    running, began = None, 0.0
+    for line in lines:
+        log.write(line)
+        log.flush()
+        if name := phase(line):
+            if running:
+                yield f"{time.monotonic() - began:4.0f} s\n"
+            running, began = name, time.monotonic()
+            yield f"  {name:<22}"
+    if running:
+        yield f"{time.monotonic() - began:4.0f} s\n"
+
+
+def log_file() -> Path:
+    """Return where the output goes."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(os.environ.get("WRTFLOW_CACHE") or Path(cache) / "wrtflow")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder / "lab.log"
+
+
+def main(command: list[str]) -> int:
+    """Run the command; returns its exit status."""
+    path = log_file()
+    print(f"The whole output goes to {path}.", flush=True)
+    with path.open("w", encoding="utf-8") as log:
+        running = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace"
+        )
+        assert running.stdout is not None
+        for words in seconds_of_phases(running.stdout, log):
+            print(words, end="", flush=True)
+        status = running.wait()
+    if status:
+        lines = _COLOUR.sub("", path.read_text(encoding="utf-8")).splitlines()
+        print(f"\n{' '.join(command)} failed. The end of {path}:", *lines[-SHOWN:], sep="\n", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except KeyboardInterrupt:
+        sys.exit(130)
