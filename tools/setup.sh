@@ -102,7 +102,7 @@ lab)
     setup_venv
     setup_docker
     install_missing curl=curl apt-ftparchive=apt-utils gpg=gnupg dpkg-deb=dpkg openssl=openssl npm=npm
-    # What only source registries have is compiled here, where the vendors' servers are not reached (molecule/images/README.md).
+    # What only source registries have is compiled here, where the vendors' servers are not reached (molecule/README.md).
     [ "$(. molecule/images/lib.sh && lab_way)" = vendor ] ||
         install_missing mmdebstrap=mmdebstrap /usr/share/keyrings/debian-archive-keyring.gpg=debian-archive-keyring \
             cargo=cargo gcc=gcc /usr/include/stdio.h=libc6-dev /usr/include/json-c/json.h=libjson-c-dev \
