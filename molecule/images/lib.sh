@@ -34,6 +34,7 @@ lab_way() {
 sources_sum() {
     {
         echo "$WRTFLOW_LAB"
+        [ "$1" != apt ] || printf '%s' "${WRTFLOW_ELASTIC:-}"
         [ "$1" != openwrt-image ] || docker image inspect --format '{{ .Id }}' "${WRTFLOW_OPENWRT_IMAGE:-}"
         for path in "images/$1" images/lib.sh $(cat "$1/uses" 2>/dev/null); do
             find "../$path" -type f ! -name '*.pyc' ! -name '*.md' | LC_ALL=C sort | while read -r file; do

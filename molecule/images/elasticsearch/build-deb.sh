@@ -1,7 +1,7 @@
 #!/bin/sh
 # build-deb.sh OUTDIR: puts the package elasticsearch into OUTDIR. Called by apt/elastic.sh, from molecule/images.
 #
-# vendor     Elastic's own package
+# vendor     Elastic's own package, of the version that WRTFLOW_ELASTIC names
 # registry   the real core from Maven Central (pom.xml, started by Core.java) with a Java runtime cut to its size,
 #            behind the double of X-Pack (doubles/xpack), laid out as Elastic's package (root, control)
 set -eu
@@ -14,6 +14,7 @@ cache=$WRTFLOW_CACHE/elasticsearch
 mkdir -p "$cache"
 
 if [ "$WRTFLOW_LAB" = vendor ]; then
+    version=${WRTFLOW_ELASTIC:-$version}
     file=elasticsearch-$version-$architecture.deb
     [ -e "$cache/$file" ] ||
         retry curl --fail --silent --show-error --location --output "$cache/$file.part" \

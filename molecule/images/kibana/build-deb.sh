@@ -7,6 +7,7 @@ set -eu
 version=9.2.0
 
 if [ "$WRTFLOW_LAB" = vendor ]; then
+    version=${WRTFLOW_ELASTIC:-$version}
     package=kibana-$version-$(dpkg --print-architecture).deb
     retry curl --silent --show-error --fail --location --output "$1/$package" \
         "https://artifacts.elastic.co/downloads/kibana/$package"
