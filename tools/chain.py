@@ -1,4 +1,4 @@
-"""One run of the whole chain: traffic through the router, and what became of each flow, held against the kernel."""
+"""One run of the whole chain: send traffic through the router, and compare each document with the kernel's counters."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 
 import lab
 
-#: A DESTROY has to be searchable within this many seconds.
+#: Seconds from a flow's DESTROY until its document must be searchable.
 SEARCHABLE_WITHIN = 3.0
 
 
 @dataclass
 class Run:
-    """What one run made and found: the flows as the client reports them, kernel events and documents by key."""
+    """One run: the flows that the client made; and by key the kernel's event, the document and its latency in s."""
 
     made: list[dict[str, Any]]
     kernel: dict[tuple, lab.KernelFlow]
@@ -24,24 +24,24 @@ class Run:
 
     @property
     def finished(self) -> list[dict[str, Any]]:
-        """The flows that have ended."""
+        """Return the flows that have ended."""
         return [made for made in self.made if not made.get("hold")]
 
 
 def meet_devices() -> None:
-    """Wait until the router has told whose the client's addresses are, as it does within half a minute."""
+    """Wait until the router has logged the MACs of the client's addresses. It does so within half a minute."""
     lab.run("client", "ping", "-q", "-c", "1", "fd77:0:0:1::1")
     lab.wait_for(
-        "the router to tell of its neighbours",
+        "the router to log its neighbours",
         lambda: f"neigh {lab.LAPTOP6} " in lab.run("router", "cat", "/tmp/wrtflow/last"),
         60,
     )
 
 
 def run_traffic(traffic: list[dict[str, Any]] = lab.TRAFFIC, patience: float = 30) -> Run:
-    """Send traffic and wait until the kernel has ended each flow and Elasticsearch knows it, at most `patience` s each.
+    """Send traffic, and wait until the kernel has ended each flow and its document is searchable.
 
-    Does not judge: what is missing in the answer is for faults() to say.
+    Wait at most `patience` seconds, longer while the kernel still ends flows. faults() says what is missing.
     """
     meet_devices()
     begin = datetime.now(UTC)
@@ -62,14 +62,14 @@ def run_traffic(traffic: list[dict[str, Any]] = lab.TRAFFIC, patience: float = 3
                 if flow.key in found and flow.key not in latency:
                     latency[flow.key] = asked - flow.seen
                 elif flow.key in keys and flow.key not in found:
-                    # As long as the kernel is still ending flows, patience starts anew.
+                    # The kernel still ends flows: wait longer.
                     end = max(end, flow.seen - time.time() + time.monotonic() + patience / 2)
             time.sleep(0.1)
     return Run(made, {flow.key: flow for flow in events.flows}, found, latency)
 
 
 def faults(run: Run) -> list[str]:
-    """Return one sentence for each thing that is missing or wrong; an empty list means that all is exact."""
+    """Return one sentence for each thing that is missing or wrong. The list is empty if all is exact."""
     wrong = []
     for made in run.made:
         key = lab.made_key(made)
@@ -131,7 +131,7 @@ def _document_faults(made: dict[str, Any], kernel: lab.KernelFlow, document: dic
 
 
 def get(document: dict[str, Any], name: str) -> Any:
-    """Return the value of a dotted field name, None where it is absent."""
+    """Return the value of a dotted field name, None if it is absent."""
     value: Any = document
     for part in name.split("."):
         if not isinstance(value, dict):

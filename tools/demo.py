@@ -1,6 +1,6 @@
-"""make demo: traffic through the lab's router, and the answer: who talks to whom, how much, and where.
+"""make demo: send traffic through the lab's router, and print who talks to whom, how much, and where.
 
-Exits 1 and says what is wrong where a flow is missing or its document is not exact.
+If a flow is missing or its document is not exact, say so and exit with 1.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import lab
 
 
 def size(count: float) -> str:
-    """Return a number of bytes for people."""
+    """Return a number of bytes as text with a unit: 2.5 MB."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000 or unit == "GB":
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -31,7 +31,7 @@ def terms(field: str, size_limit: int = 10, **aggs: Any) -> dict[str, Any]:
 
 
 def names(aggregation: dict[str, Any], limit: int = 4) -> str:
-    """Return the keys of a terms aggregation's buckets, comma-separated."""
+    """Return the first `limit` keys of a terms aggregation, separated by commas."""
     buckets = [str(bucket["key"]) for bucket in aggregation["buckets"]]
     return ", ".join(buckets[:limit]) + (" …" if len(buckets) > limit else "")
 
@@ -45,7 +45,7 @@ def table(title: str, header: list[str], rows: list[list[str]]) -> None:
 
 
 def report() -> None:
-    """Print what Elasticsearch knows of all flows that leave the house."""
+    """Print what Elasticsearch knows about all flows of the lab."""
     answer = lab.search(
         {"match_all": {}},
         size=0,
@@ -106,7 +106,7 @@ def report() -> None:
 
 
 def main() -> int:
-    """Run the demo; returns the exit status."""
+    """Run the demo and return its exit status."""
     print(f"  {'Traffic':<22}", end="", flush=True)
     began = time.monotonic()
     run = chain.run_traffic()

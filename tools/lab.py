@@ -1,7 +1,7 @@
-"""The running lab, for the report, the replay and the tests: its containers, its traffic, its Elasticsearch.
+"""The running lab, for the demo, the replay and the tests: its containers, its traffic, its Elasticsearch.
 
-Everything that counts comes from the real thing: byte and packet counts from the router kernel's own conntrack
-events, documents from Elasticsearch over TLS with the read-only key.
+Bytes and packets to compare with are those of the router kernel's conntrack events. Documents are read from
+Elasticsearch over TLS with the read-only key.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ KIBANA = "https://10.77.0.10:5601"
 LAPTOP, CAMERA = "10.77.0.20", "10.77.0.21"
 LAPTOP6 = "fd77:0:0:1::20"
 
-#: What the demo and the tests of the whole chain send; the last one stays open and must not show up.
+#: What the demo and the tests of the whole chain send. The last flow stays open, so it must have no document.
 TRAFFIC: list[dict[str, Any]] = [
     {"device": LAPTOP, "transport": "tcp", "family": 4, "site": "www.photoprint.example", "port": 443,
      "up": 2_000_000, "down": 2_000},
@@ -52,12 +52,12 @@ TRAFFIC: list[dict[str, Any]] = [
      "hold": 3600},
 ]  # fmt: skip
 
-#: What the lab's databases say of an address.
+#: What the lab's databases say about an address.
 PLACES = yaml.safe_load((PROJECT / "molecule/images/geolite/places.yml").read_text())["places"]
 
 
 class LabError(Exception):
-    """The lab is not up, or does not do what it should: the message says what to do."""
+    """The lab is not up, or does not do what it should. The message says what to do."""
 
 
 def place_of(address: str) -> tuple[str | None, str | None, int | None]:
@@ -70,7 +70,7 @@ def place_of(address: str) -> tuple[str | None, str | None, int | None]:
 
 
 def wait_for(what: str, condition: Callable[[], Any], seconds: float, every: float = 0.2) -> Any:
-    """Return the condition's first true value; raise LabError naming `what` after so many seconds."""
+    """Call condition until it returns something true, and return that. After `seconds`, raise LabError with what."""
     end = time.monotonic() + seconds
     while True:
         value = condition()
@@ -85,7 +85,7 @@ def wait_for(what: str, condition: Callable[[], Any], seconds: float, every: flo
 
 
 def container(host: str) -> Any:
-    """Return the Docker container of a lab host; LabError where it does not run."""
+    """Return the Docker container of a lab host. Raise LabError if it does not run."""
     try:
         found = docker.from_env().containers.get(f"wrtflow-{host}")
     except docker.errors.NotFound:
@@ -96,7 +96,7 @@ def container(host: str) -> Any:
 
 
 def run(host: str, *command: str, stdin: str | None = None) -> str:
-    """Run a command on a lab host and return its standard output; LabError with both outputs where it fails."""
+    """Run a command on a lab host and return its standard output. Raise LabError with both outputs if it fails."""
     if stdin is not None:
         command = ("sh", "-c", 'printf %s "$1" | { shift; "$@"; }', "sh", stdin, *command)
     code, (out, err) = container(host).exec_run(list(command), demux=True)
@@ -122,13 +122,13 @@ def put(host: str, path: str, data: bytes, mode: int = 0o644) -> None:
 
 
 def deploy(playbook: str, variables: dict[str, Any] | None = None, *arguments: str) -> tuple[int, str]:
-    """Run a playbook once more; return its exit code and what it said, on one line and in black and white."""
+    """Run a playbook again. Return its exit code and its output, on one line and without colours."""
     done = subprocess.run(
         ["ansible-playbook", "--inventory", "inventory/lab", f"playbooks/{playbook}",
          "--extra-vars", json.dumps(variables or {}), *arguments],
         cwd=PROJECT,
         env={**os.environ, "MOLECULE_PROJECT_DIRECTORY": str(PROJECT), "ANSIBLE_FORCE_COLOR": "0"},
-        # Molecule has failures told on standard error.
+        # Molecule prints failures on standard error.
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
     )  # fmt: skip
     return done.returncode, " ".join(done.stdout.split())
@@ -138,7 +138,7 @@ def deploy(playbook: str, variables: dict[str, Any] | None = None, *arguments: s
 
 
 def secret(name: str) -> str:
-    """Return one of the deployment's secrets (inventory/lab/secrets)."""
+    """Return one of the lab's secrets (inventory/lab/secrets). Raise LabError if it is missing."""
     try:
         return (SECRETS / name).read_text().strip()
     except FileNotFoundError:
@@ -148,8 +148,8 @@ def secret(name: str) -> str:
 def elasticsearch(method: str, path: str, body: Any = None, *, user: str = "reader") -> dict[str, Any]:
     """Send one request to the lab's Elasticsearch, by default with the read-only key, and return its answer.
 
-    user is "reader" or "elastic". A list as body is sent as NDJSON. LabError for anything but a 2xx answer; a 404 and a
-    503 are returned as they are: the month's index, or its shard, is not there yet.
+    user is "reader" or "elastic". A body that is a list is sent as NDJSON. Raise LabError if the answer is not 2xx,
+    except for 404 and 503: the month's index, or its shard, is not there yet.
     """
     headers, auth = {}, None
     if user == "elastic":
@@ -172,18 +172,18 @@ def elasticsearch(method: str, path: str, body: Any = None, *, user: str = "read
 
 
 def search(query: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """Search all flow indices; keyword arguments are more of the request's body (size, aggs, sort …)."""
+    """Search all indices of flows. Keyword arguments become part of the request's body (size, aggs, sort …)."""
     return elasticsearch("POST", "/network-*/_search?ignore_unavailable=true", {"query": query, **more})
 
 
 def documents(query: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the sources of all flow documents that a query finds, at most 10,000."""
+    """Return the flow documents that a query finds, at most 10,000."""
     hits = search(query, size=10_000).get("hits", {}).get("hits", [])
     return [hit["_source"] for hit in hits]
 
 
 def health() -> str:
-    """Return the collector's own account of itself, for a failure's message: what waits, what was refused, why."""
+    """Return the output of `wrtflow health` on the collector, for the message of a failure."""
     try:
         return run("logserver", "/usr/local/sbin/wrtflow", "health")
     except LabError as error:
@@ -195,7 +195,7 @@ def kibana_is_real() -> bool:
     return "stand-in" not in run("logserver", "dpkg-query", "--show", "--showformat=${Description}", "kibana")
 
 
-# --- conntrack: the truth ---------------------------------------------------------------------------------------
+# --- conntrack: what documents are compared with ---------------------------------------------------------------
 
 
 @dataclass
@@ -215,7 +215,7 @@ class KernelFlow:
 
     @property
     def key(self) -> tuple[str, str, int | None, str, int | None]:
-        """What identifies the flow among those of one run."""
+        """Return what tells this flow from the others of one run."""
         return self.transport, self.source, self.source_port, self.destination, self.destination_port
 
 
@@ -223,7 +223,7 @@ _EVENT = re.compile(r"\[DESTROY\]\s+(?:ipv[46]\s+\d+\s+)?(?P<transport>\S+)\s+\d
 
 
 def parse_event(line: str) -> KernelFlow | None:
-    """Read one line of `conntrack -E -e DESTROY`; None for anything else. Format: conntrack(8), conntrack-tools 1.4."""
+    """Return the flow of one line of `conntrack -E -e DESTROY` (conntrack-tools 1.4), None if it is another line."""
     match = _EVENT.search(line)
     if not match:
         return None
@@ -244,17 +244,17 @@ def parse_event(line: str) -> KernelFlow | None:
 
 
 class KernelEvents:
-    """A context that collects the router kernel's DESTROY events while it is open."""
+    """Collect the DESTROY events of the router's kernel while the context is open."""
 
     def __init__(self) -> None:
-        """Nothing is listened to before the context is entered."""
+        """Hold no flows yet. Listening begins when the context is entered."""
         self.flows: list[KernelFlow] = []
         self._thread: threading.Thread | None = None
 
     def __enter__(self) -> KernelEvents:
-        """Start listening and come back once the kernel's socket is open."""
+        """Start to listen, and return when the kernel's socket is open."""
         router = container("router")
-        # Beside the router, in its network: a stock OpenWrt has no conntrack.
+        # In a container that shares the router's network: a stock OpenWrt has no conntrack program.
         self._listener = router.client.containers.run(
             "wrtflow-lab/peer",
             ["conntrack", "-E", "-e", "DESTROY", "-o", "extended", "-b", "4194304"],
@@ -263,7 +263,7 @@ class KernelEvents:
             cap_add=["NET_ADMIN"],
             labels={"wrtflow": "lab"},
         )
-        # Standard output alone: conntrack's notices come on the other, and when they like.
+        # Standard output only: conntrack prints notices on standard error at any time.
         stream = self._listener.attach(stream=True, stdout=True, stderr=False, logs=True)
         self._thread = threading.Thread(target=self._read, args=(stream,), daemon=True)
         self._thread.start()
@@ -299,12 +299,12 @@ def made_key(made: dict[str, Any]) -> tuple[str, str, int | None, str, int | Non
 
 
 def send_traffic(flows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Have the client make these flows; returns them with source, source_port and destination."""
+    """Let the client make these flows. Return them with source, source_port and destination added."""
     return json.loads(run("client", "python3", "/lab/traffic.py", stdin=json.dumps(flows)))
 
 
 def document_key(document: dict[str, Any]) -> tuple[str, str, int | None, str, int | None]:
-    """Return the key of a flow document, as KernelFlow.key."""
+    """Return the key of a flow document, in the form of KernelFlow.key."""
     source, destination = document["source"], document["destination"]
     return (
         document["network"]["transport"], source["ip"], source.get("port"), destination["ip"], destination.get("port"),

@@ -1,9 +1,9 @@
-"""Runs a command that says much, and prints a line for each phase of it, with its seconds.
+"""Run a command with long output, and print one line for each phase of it, with its seconds.
 
 Usage: progress.py COMMAND [ARGUMENT...]
 
-A phase begins where Ansible begins a play or an image is built. The whole output goes to the file lab.log in the
-cache. If the command fails, the end of that file follows, and the exit status is the command's.
+A phase begins when Ansible begins a play or when the build of an image begins. The whole output goes to the file
+lab.log in the cache. If the command fails, the end of that file is printed. The exit status is the command's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
-#: Lines of the log that are shown after a failure.
+#: How many lines of the log are shown after a failure.
 SHOWN = 60
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -31,7 +31,7 @@ def phase(line: str) -> str | None:
 
 
 def seconds_of_phases(lines: Iterable[str], log: IO[str]) -> Iterator[str]:
-    """Copy the lines to the log. Yields each phase's name when it begins, and its seconds when it ends."""
+    """Copy the lines to the log. Yield each phase's name when it begins, and its seconds when it ends."""
     running, began = None, 0.0
     for line in lines:
         log.write(line)
@@ -46,7 +46,7 @@ def seconds_of_phases(lines: Iterable[str], log: IO[str]) -> Iterator[str]:
 
 
 def log_file() -> Path:
-    """Return where the output goes."""
+    """Return the path of the log file; make its folder."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     folder = Path(os.environ.get("WRTFLOW_CACHE") or Path(cache) / "wrtflow")
     folder.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def log_file() -> Path:
 
 
 def main(command: list[str]) -> int:
-    """Run the command; returns its exit status."""
+    """Run the command and return its exit status."""
     path = log_file()
     print(f"The whole output goes to {path}.", flush=True)
     with path.open("w", encoding="utf-8") as log:

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Write the reference tables: each role's variables into its README, the flow document's fields into docs/.
 
-The variables' tables are made from meta/argument_specs.yml, the fields' from files/flow-document.yml. tests/unit checks
-that they are up to date.
+Variables come from each role's meta/argument_specs.yml, fields from files/flow-document.yml.
+tests/unit/test_reference.py fails if a table is out of date.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ BEGIN, END = "<!-- tools/reference.py writes this table -->", "<!-- end of the t
 
 HEAD = """# The flow document
 
-One document a finished flow, with ECS names. `wrtflow.*` are our own. A field that has no value
-is left out. This page is written by `tools/reference.py` from `files/flow-document.yml`.
+Each finished flow is one document. Its fields have the names of the Elastic Common Schema (ECS) 8; `wrtflow.*` are our
+own. A field that has no value is left out. `tools/reference.py` writes this page from `files/flow-document.yml`.
 
 """
 

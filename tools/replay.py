@@ -1,10 +1,10 @@
-"""make replay LOG=file: what wrtflow makes of a router's own log lines.
+"""make replay LOG=file: print the flow documents that wrtflow makes from a router's log lines.
 
-Sends the lines of a file to the lab's collector as a router's logread does, waits until they are through, and prints
-the resulting flow documents, one JSON object a line, sorted by source.port. Everything else goes to standard error.
+Send the lines of a file to the lab's collector as a router's logread does, wait until they have been processed, and
+print the flow documents, one JSON object a line, sorted by source.port. Everything else goes to standard error.
 
-Each router in the file gets a name of its own for the time of the replay, so that its documents are told apart from
-the lab's and can be taken out again; the names are put back before anything is printed.
+During the replay each router in the file has a temporary name, so that its documents can be told from the lab's and
+deleted afterwards. The documents are printed with the routers' own names.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from typing import Any
 import lab
 
 COLLECTOR = ("10.77.0.10", 514)
-#: The lab's second router: an address of the client container that the collector listens to.
+#: An address of the client container. The collector accepts lines from it, as from a second router.
 SENDER = "10.77.0.30"
 
 #: A router's line on the wire: <PRI>Mmm dd hh:mm:ss HOST rest (RFC 3164, as OpenWrt's logread sends it). In a file the
-#: priority may be missing, and the time be as RFC 3339 has it; a logread that was started by hand names no host, or
-#: (-t) the time twice.
+#: priority may be missing, and the time may be in RFC 3339's form. A logread that was started by hand sends no host,
+#: or, with -t, the time twice.
 WIRE = re.compile(
     rb"^(?P<priority><\d{1,3}>)?(?P<time>[A-Z][a-z]{2} [ \d]\d [\d:]{8}|\d{4}-\d\d-\d\dT[\d:.]{8,18}[\dZ:+-]{1,6})"
     rb" (?:\[[\d.]+\] )?(?:(?P<host>[A-Za-z0-9._:-]*[A-Za-z0-9._-]) )?(?P<rest>\S.*)$",
@@ -41,21 +41,21 @@ LOGREAD = re.compile(
 
 
 class Names:
-    """The names that routers have during one replay, and back."""
+    """The temporary names of routers during one replay."""
 
     def __init__(self, sender: str | None) -> None:
-        """Sender is the name to give to every router, None to keep the lines' own."""
+        """Take sender as the name of every router; if it is None, routers keep the names in their lines."""
         self.token = f"replay-{secrets.token_hex(4)}"
         self._sender = sender
         self._given: dict[str, str] = {}
 
     def give(self, host: str) -> str:
-        """Return the name that a router has during the replay."""
+        """Return a router's temporary name."""
         host = self._sender or host
         return self._given.setdefault(host, f"{self.token}-{len(self._given)}")
 
     def restore(self, document: dict[str, Any]) -> dict[str, Any]:
-        """Return a document with its router's own name."""
+        """Put the router's own name back into a document, and return it."""
         back = {given: host for host, given in self._given.items()}
         hostname = document["observer"]["hostname"]
         document["observer"]["hostname"] = back.get(hostname, hostname)
@@ -63,12 +63,12 @@ class Names:
 
     @property
     def query(self) -> dict[str, Any]:
-        """The search for all documents of this replay."""
+        """Return the query that finds all documents of this replay."""
         return {"prefix": {"observer.hostname": self.token}}
 
 
 def on_the_wire(line: bytes, names: Names) -> bytes:
-    """Return a line as its router would send it; what is neither form of a log line stays as it is."""
+    """Return a line as a router would send it. A line that has none of the known forms stays as it is."""
     if match := LOGREAD.match(line):
         return b"<30>" + match["time"] + b" " + names.give("OpenWrt").encode() + b" " + match["rest"]
     if match := WIRE.match(line):
@@ -78,7 +78,7 @@ def on_the_wire(line: bytes, names: Names) -> bytes:
 
 
 def sentinel(names: Names, number: int) -> tuple[list[bytes], dict[str, Any]]:
-    """Return the lines of a flow that comes after all others, and the search for its document."""
+    """Return the lines of a flow to send after all others, and the query that finds its document."""
     now = datetime.now().strftime("%b %e %H:%M:%S")
     host = f"{names.token}-end{number}"
     one, other = "192.168.255.1", "192.168.255.2"
@@ -89,7 +89,7 @@ def sentinel(names: Names, number: int) -> tuple[list[bytes], dict[str, Any]]:
 
 
 def send(lines: list[bytes], transport: str) -> None:
-    """Send lines to the collector from the lab's second router; LabError where nobody listens."""
+    """Send lines to the collector from SENDER. Raise LabError if nobody listens."""
     lab.put("client", "/run/replay.lines", b"\0".join(lines))
     collector, port = COLLECTOR
     lab.run("client", "python3", "/lab/send.py", transport, SENDER, collector, str(port), "/run/replay.lines")
@@ -103,7 +103,7 @@ def through(names: Names, number: int, transport: str, seconds: float) -> None:
 
 
 def clean_up(names: Names) -> None:
-    """Delete the replay's documents, and have the lab's router tell anew whose addresses are whose."""
+    """Delete the replay's documents, and let the lab's router log its leases and neighbours again."""
     everything = {"bool": {"filter": [names.query]}}
     while hits := lab.search(everything, size=5_000, _source=False)["hits"]["hits"]:
         actions = [{"delete": {"_index": hit["_index"], "_id": hit["_id"]}} for hit in hits]
@@ -112,9 +112,10 @@ def clean_up(names: Names) -> None:
 
 
 def main() -> int:
-    """Replay one file; returns the exit status."""
+    """Replay one file and return the exit status."""
     parser = argparse.ArgumentParser(
-        prog="make replay", description="what wrtflow makes of a router's log lines"
+        prog="make replay",
+        description="print the flow documents that wrtflow makes from a router's log lines",
     )
     parser.add_argument("log", help="file with syslog lines, as sent on the wire or as printed by logread")
     parser.add_argument("--transport", choices=["tcp", "udp"], default="tcp")

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Installs what wrtflow's commands need on a Debian or Ubuntu machine, and says so before it does.
+# Installs what wrtflow's commands need on a Debian or Ubuntu machine, and says what it installs.
 #
 #   tools/setup.sh venv   the Python environment .venv (ansible, molecule, linters): enough for `make check`
 #   tools/setup.sh lab    that, and a Docker engine and the tools that build the lab's images
 #
-# Safe to run again: what is there stays as it is.
+# Safe to run again: it installs only what is missing.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -20,7 +20,7 @@ as_root() {
     fi
 }
 
-# Registries fail for minutes at a time: three tries, then give up with the client's own words.
+# Registries fail for minutes at a time: try three times. What the client prints is shown.
 retry() {
     for pause in 10 30 0; do
         "$@" && return 0
@@ -29,8 +29,8 @@ retry() {
     return 1
 }
 
-# install_missing COMMAND=PACKAGE...: installs the package of each command that is not on PATH;
-# a path in place of the command is a file that has to exist.
+# install_missing COMMAND=PACKAGE...: installs the package of each command that is not on PATH.
+# COMMAND may be a path: then the package is installed if that file does not exist.
 install_missing() {
     missing=
     for pair in "$@"; do
@@ -40,7 +40,7 @@ install_missing() {
         esac
     done
     [ -n "$missing" ] || return 0
-    have apt-get || die "this is neither Debian nor Ubuntu. Install by hand what these Debian packages hold, then run again:$missing"
+    have apt-get || die "this is neither Debian nor Ubuntu. Install what these Debian packages contain by hand, then run this again:$missing"
     say "installing with apt-get:$missing"
     retry as_root apt-get update -qq || die "apt-get update failed: is there a network?"
     # shellcheck disable=SC2086 # a list of packages
@@ -55,7 +55,7 @@ setup_venv() {
     install_missing python3=python3
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
         die "Python 3.11 or newer is needed, this is $(python3 --version)"
-    # Debian splits ensurepip off into python3-venv.
+    # Debian has ensurepip in a package of its own, python3-venv.
     python3 -c 'import ensurepip' 2>/dev/null || install_missing /nonexistent=python3-venv
     say "making .venv from requirements.txt (a few minutes the first time)"
     python3 -m venv .venv
@@ -88,7 +88,7 @@ setup_docker() {
     docker_answers || join_docker_group
 }
 
-# Whoever set up the lab with sudo also runs it: tools/lab-env re-enters with the new group (sg docker).
+# A user of sudo needs the group docker. tools/lab-env gets it without a new login (sg docker).
 join_docker_group() {
     say "adding $(id -un) to the group docker, which owns the engine's socket"
     as_root usermod -aG docker "$(id -un)"
@@ -102,7 +102,7 @@ lab)
     setup_venv
     setup_docker
     install_missing curl=curl apt-ftparchive=apt-utils gpg=gnupg dpkg-deb=dpkg openssl=openssl npm=npm
-    # What only source registries have is compiled here, where the vendors' servers are not reached (molecule/README.md).
+    # Where the vendors' servers can't be reached, the stand-ins are compiled here (molecule/README.md).
     [ "$(. molecule/images/lib.sh && lab_way)" = vendor ] ||
         install_missing mmdebstrap=mmdebstrap /usr/share/keyrings/debian-archive-keyring.gpg=debian-archive-keyring \
             cargo=cargo gcc=gcc /usr/include/stdio.h=libc6-dev /usr/include/json-c/json.h=libjson-c-dev \
