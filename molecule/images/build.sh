@@ -1,18 +1,19 @@
 #!/bin/sh
-# Builds the named images (folders of molecule/images/) where they are missing or their sources have changed.
+# Builds the named images (folders of molecule/images) that are missing or whose sources have changed.
 #
 #   molecule/images/build.sh [NAME...]     default: all
 #
-# Each NAME/build.sh makes one: a container image wrtflow-lab/NAME, or, for apt and geolite, a folder
-# in $WRTFLOW_CACHE. It finds in its environment
-#   IMAGE          the image's name             SUM    the digest of its sources, to be put on as label wrtflow.sum
+# Each NAME/build.sh makes one image: a container image wrtflow-lab/NAME, or, for apt and geolite, a folder in $WRTFLOW_CACHE.
+# Its environment has
+#   IMAGE          the image's name             SUM    the digest of its sources, for the label wrtflow.sum
 #   WRTFLOW_CACHE  downloads and build results, kept between runs
 #   WRTFLOW_LAB    vendor (the vendors' servers are reached) or registry (only package registries are)
-# and may call molecule/images/lib.sh. An image whose build needs another one names it in NAME/needs.
+# It may use molecule/images/lib.sh. NAME/needs names the images that its build needs; NAME/uses, the folders besides its own
+# that it is made from.
 set -eu
 
 cd "$(dirname "$0")"
-# The project's own Python environment, where one runs this by hand.
+# For those who run this by hand: the project's Python environment.
 export PATH="$PWD/../../.venv/bin:$PATH"
 . ./lib.sh
 

@@ -7,7 +7,7 @@ mkdir -p "$WRTFLOW_CACHE"
 say() { printf 'image: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 
-# Registries fail for minutes at a time: three tries, then the client's own words.
+# Registries fail for minutes at a time: try three times. What the client prints is shown.
 retry() {
     for pause in 10 30 0; do
         "$@" && return 0
@@ -16,7 +16,7 @@ retry() {
     return 1
 }
 
-# lab_way: prints vendor where OpenWrt's and Elastic's servers are reached, else registry. WRTFLOW_LAB forces one.
+# lab_way: prints vendor if OpenWrt's and Elastic's servers can be reached, else registry. WRTFLOW_LAB forces one.
 lab_way() {
     case ${WRTFLOW_LAB:-} in
     vendor | registry) echo "$WRTFLOW_LAB"; return ;;
@@ -29,8 +29,8 @@ lab_way() {
     echo vendor
 }
 
-# sources_sum NAME: the digest of all that NAME is made of: its folder, the folders it names in NAME/uses
-# (paths from molecule/, one a line), and the way.
+# sources_sum NAME: prints the digest of all that NAME is made from: its folder, the folders in NAME/uses (paths below molecule/,
+# one a line), and the way.
 sources_sum() {
     {
         echo "$WRTFLOW_LAB"
@@ -45,7 +45,7 @@ sources_sum() {
     } | sha256sum | cut -c1-16
 }
 
-# built_sum NAME: the digest that the present image or folder was built from, empty where there is none.
+# built_sum NAME: prints the digest of the sources that the present image or folder was built from; nothing if there is none.
 built_sum() {
     case $1 in
     apt | geolite) cat "$WRTFLOW_CACHE/$1/.sum" 2>/dev/null || true ;;
@@ -53,7 +53,7 @@ built_sum() {
     esac
 }
 
-# build_image NAME: builds it unless what is there was made from the same sources.
+# build_image NAME: builds it, unless it is there and was built from the same sources.
 build_image() {
     [ -x "$1/build.sh" ] || die "no image is called '$1': there are $(echo */build.sh | sed 's,/build.sh,,g')"
     WRTFLOW_LAB=$(lab_way)
@@ -61,7 +61,7 @@ build_image() {
     if [ -e "$1/needs" ]; then
         while read -r need; do build_image "$need"; done <"$1/needs"
     fi
-    # Somebody's own image may still be elsewhere.
+    # The user's own image may have to be pulled first.
     [ "$1" != openwrt-image ] || docker image inspect "${WRTFLOW_OPENWRT_IMAGE:-}" >/dev/null 2>&1 ||
         docker pull --quiet "${WRTFLOW_OPENWRT_IMAGE:-}" >/dev/null ||
         die "WRTFLOW_OPENWRT_IMAGE is '${WRTFLOW_OPENWRT_IMAGE:-}': there is no such image"
@@ -73,14 +73,14 @@ build_image() {
     echo "$1: built"
 }
 
-# debian_rootfs TAR PACKAGES [mmdebstrap options]: a Debian 13 root file system with these packages.
+# debian_rootfs TAR PACKAGES [mmdebstrap options]: makes a Debian 13 root file system with these packages.
 debian_rootfs() {
     tar=$1 packages=$2
     shift 2
     retry mmdebstrap --quiet --variant=minbase --include="$packages" "$@" trixie "$tar"
 }
 
-# import_image TAR: makes $IMAGE of a root file system.
+# import_image TAR: makes $IMAGE from a root file system.
 import_image() {
     docker import --change "LABEL wrtflow.sum=$SUM" "$1" "$IMAGE" >/dev/null
 }

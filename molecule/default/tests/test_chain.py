@@ -1,4 +1,4 @@
-"""The whole chain: real traffic through the router, and Elasticsearch's account of it held against the kernel's."""
+"""The whole chain: send traffic through the router, compare the documents with the kernel's counters."""
 
 import chain
 import lab

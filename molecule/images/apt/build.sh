@@ -1,7 +1,7 @@
 #!/bin/sh
 # The lab's package repositories, served to the log server as /srv/apt (a folder, not an image):
-#   debian/   the Debian packages that the roles install (packages.txt), with all they depend on
-#   elastic/  what Elastic's repository holds, signed, in its layout (elastic.sh)
+#   debian/   the Debian packages that the roles install (packages.txt), and their dependencies
+#   elastic/  Elasticsearch and Kibana, signed, in the layout of Elastic's repository (elastic.sh)
 set -eu
 . ./lib.sh
 
@@ -9,7 +9,8 @@ apt=$WRTFLOW_CACHE/apt
 mkdir -p "$apt/debian"
 rm -f "$apt/.sum"
 
-# A container of the log server's own image works out what is missing there; asked again when that or the list changes.
+# A container of the log server's image finds out which packages are missing there. It does so again when the image or the
+# list has changed.
 debian_sum=$(cat apt/packages.txt; built_sum debian)
 if [ "$(cat "$apt/debian/.sum" 2>/dev/null)" != "$debian_sum" ]; then
     say "downloading Debian packages"

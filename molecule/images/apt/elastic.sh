@@ -1,8 +1,8 @@
-# Sourced by build.sh: fills $apt/elastic with what Elastic's own apt repository has, in its layout (pool, dists/stable,
-# main), signed with a key of its own (key.asc beside it), so that the roles differ from a house only in address and key.
-# NAME/build-deb.sh OUTDIR puts one package into OUTDIR, in the way that WRTFLOW_LAB says.
+# Sourced by build.sh: fills $apt/elastic in the layout of Elastic's apt repository (pool, dists/stable, main), signed with the
+# lab's own key (key.asc). For the roles, it differs from Elastic's repository only in address and key.
+# NAME/build-deb.sh OUTDIR puts one package into OUTDIR, in the way that WRTFLOW_LAB names.
 # shellcheck shell=sh
-# shellcheck disable=SC2154 # apt is build.sh's
+# shellcheck disable=SC2154 # build.sh sets apt
 
 elastic=$apt/elastic
 mkdir -p "$elastic/pool" "$elastic/dists/stable/main/binary-$(dpkg --print-architecture)"

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The log server: Debian 13 with systemd, as a netinst leaves it: what Ansible needs and nothing of wrtflow.
-# Its packages come from the lab's own repository; the mirror's address is kept in /lab/mirror.d for filling that.
+# The log server: Debian 13 with systemd and what Ansible needs, without anything of wrtflow. It installs packages from the lab's
+# repository. /lab/mirror.d has the address of the mirror, from which that repository is filled.
 set -eu
 . ./lib.sh
 

@@ -13,7 +13,7 @@ import org.elasticsearch.node.InternalSettingsPreparer;
 import org.elasticsearch.node.Node;
 import org.elasticsearch.plugins.PluginsLoader;
 
-/** Starts the real Elasticsearch core: its own start class and the modules beside it are not published. */
+/** Starts the real Elasticsearch core. Elastic's own class for this is not published. */
 public final class Core {
     /** Arguments: home folder, configuration folder, whether to log to the console as well. */
     public static void main(String[] args) throws Exception {

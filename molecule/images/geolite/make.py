@@ -16,7 +16,7 @@ from netaddr import IPSet
 
 
 def city_record(place: dict[str, Any]) -> dict[str, Any]:
-    """Return a place as a record of GeoLite2-City; what the place does not say is left out."""
+    """Return a place as a record of GeoLite2-City. What places.yml does not say is left out."""
     record: dict[str, Any] = {
         "continent": {"code": place["continent"]["code"], "names": {"en": place["continent"]["name"]}},
         "country": {"iso_code": place["country"]["iso_code"], "names": {"en": place["country"]["name"]}},

@@ -1,6 +1,8 @@
 #!/bin/sh
-# build-deb.sh OUTDIR: puts Kibana's package there: Elastic's own, or one with its layout around the stand-in
-# (molecule/doubles/kibana).
+# build-deb.sh OUTDIR: puts Kibana's package into OUTDIR. Called by apt/elastic.sh, from molecule/images.
+#
+# vendor     Elastic's own package, of the version that WRTFLOW_ELASTIC names
+# registry   a package in the same layout with the stand-in (doubles/kibana)
 set -eu
 . ./lib.sh
 

@@ -1,5 +1,5 @@
 #!/bin/sh
-# A router with apk, OpenWrt from 25.12 on. How it is made stands in openwrt/router.sh.
+# A router with apk: OpenWrt 25.12 and newer. openwrt/router.sh makes it.
 set -eu
 . ./lib.sh
 . ./openwrt/router.sh

@@ -1,6 +1,5 @@
 #!/bin/sh
-# A router of the image that WRTFLOW_OPENWRT_IMAGE names: a root file system of OpenWrt. How it is made stands in
-# openwrt/router.sh.
+# A router from the image that WRTFLOW_OPENWRT_IMAGE names, a root file system of OpenWrt. openwrt/router.sh makes it.
 set -eu
 . ./lib.sh
 . ./openwrt/router.sh

@@ -1,5 +1,5 @@
 #!/bin/sh
-# A router with opkg, OpenWrt up to 24.10. How it is made stands in openwrt/router.sh.
+# A router with opkg: OpenWrt up to 24.10. openwrt/router.sh makes it.
 set -eu
 . ./lib.sh
 . ./openwrt/router.sh

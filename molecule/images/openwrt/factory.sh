@@ -1,18 +1,18 @@
 #!/bin/sh
-# Turns unpacked Debian packages into a router fresh from the factory: factory.sh PROGRAMS opkg|apk RELEASE ROOT
+# factory.sh PROGRAMS opkg|apk RELEASE ROOT: turns unpacked Debian packages in ROOT into a router with OpenWrt's first settings.
 set -eu
 . ./openwrt/lay.sh
 
 programs=$1 flavour=$2 release=$3 root=$4
 doubles=../doubles/openwrt
 
-# The merged /usr that dpkg's scripts would have made.
+# Debian's merged /usr: dpkg's scripts, which make these links, did not run.
 for dir in bin sbin lib lib64; do
     mkdir -p "$root/usr/$dir"
     ln -s "usr/$dir" "$root/$dir"
 done
 
-# Of Debian's packages stay these programs and the libraries: no other shell, no Perl, no dpkg, no settings.
+# Keep these programs of Debian's packages and the libraries. Remove every other shell, Perl, dpkg and all settings.
 mv "$root/etc/ulogd.conf" "$root/usr/lib/"
 for tool in "$root"/usr/bin/* "$root"/usr/sbin/*; do
     case ${tool##*/} in
@@ -23,7 +23,7 @@ done
 for part in usr/share etc var usr/lib/systemd usr/lib/init usr/lib/dpkg; do rm -rf "${root:?}/$part"; done
 mkdir -p "$root/usr/share" "$root/etc"
 
-# Busybox' commands: those that a stock OpenWrt has, and no others (no base64, hostname, sha1sum, stat, timeout, diff …).
+# The commands of a stock OpenWrt's busybox, and no others (it has no base64, hostname, sha1sum, stat, timeout, diff …).
 for applet in [ [[ ash awk basename brctl bunzip2 bzcat cat chgrp chmod chown clear cmp cp crontab cut date dd df dirname \
     dmesg du echo egrep env expr false fgrep find free grep gunzip gzip head hexdump id kill killall less ln logger login \
     ls md5sum mkdir mkfifo mknod mktemp mv nc netstat nslookup passwd pidof ping ping6 printf ps pwd readlink reset rm \
@@ -46,7 +46,7 @@ install -m 755 "$programs/ubus" "$programs/jsonfilter" "$root/usr/bin/"
 install -m 755 "$programs/procd" "$programs/ujail" "$programs/logd" "$programs/logread" "$root/usr/sbin/"
 ln -sf procd "$root/usr/sbin/init"
 
-# Names and numbers of the release.
+# The release's names and numbers.
 case $release in 22.* | 23.*) log_size=64 ;; *) log_size=128 ;; esac
 arch=$(uname -m)
 echo "log_size=$log_size" >"$root/usr/libexec/standin/release"
@@ -77,7 +77,7 @@ OPENWRT_RELEASE="OpenWrt $release stand-in"
 END
 ln -sf ../usr/lib/os-release "$root/etc/os-release"
 
-# Places, and /var in /tmp as everywhere on OpenWrt.
+# Folders. On OpenWrt, /var is a link to /tmp.
 mkdir -p "$root/root" "$root/tmp" "$root/mnt" "$root/etc/uci-defaults" "$root/etc/hotplug.d/iface" \
     "$root/etc/crontabs" "$root/etc/dropbear" "$root/proc" "$root/sys" "$root/dev"
 ln -s tmp "$root/var"
@@ -85,7 +85,7 @@ ln -sf /tmp/TZ "$root/etc/TZ"
 : >"$root/etc/resolv.conf"
 printf '127.0.0.1 localhost\n\n::1     localhost ip6-localhost ip6-loopback\n' >"$root/etc/hosts"
 
-# The services that a stock router has enabled, linked as `enable` does it.
+# The services that a stock router has enabled: the links that `enable` makes.
 for script in "$root"/etc/init.d/*; do
     name=${script##*/}
     start=$(sed -n 's/^START=//p' "$script") stop=$(sed -n 's/^STOP=//p' "$script")

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Takes ulogd and its plugins out of the stand-in and packs them as OpenWrt does, into the router's feed /lab/feed:
-# feed.sh opkg|apk ROOT. Package names, their contents and dependencies are those of OpenWrt's ulogd package.
+# feed.sh opkg|apk ROOT: takes ulogd and its plugins out of the stand-in and packs them into the router's feed /lab/feed. The
+# packages have the names, contents and dependencies of OpenWrt's.
 set -eu
 
 flavour=$1 root=$2
@@ -25,7 +25,7 @@ pack() {
 	Installed-Size: $(du -sb "$dir/data" | cut -f1)
 	Description: $4
 	END
-    # Every OpenWrt package's scripts are these two lines.
+    # Every package of OpenWrt has these scripts of two lines.
     for script in postinst prerm; do
         # shellcheck disable=SC2016 # for the router's shell
         printf '#!/bin/sh\n. "${IPKG_INSTROOT}/lib/functions.sh"\ndefault_%s "$0" "$@"\n' "$script" >"$dir/control/$script"
@@ -43,7 +43,7 @@ pack() {
     } >>"$feed/Packages"
 }
 
-# plugins NAME DEPENDS DESCRIPTION PLUGIN…: the package ulogd-mod-NAME.
+# plugins NAME DEPENDS DESCRIPTION PLUGIN…: packs ulogd-mod-NAME.
 plugins() {
     name=$1 needs=$2 about=$3
     shift 3
@@ -54,7 +54,7 @@ plugins() {
     pack "ulogd-mod-$name" 2.0.8 "libc, ulogd$needs" "$about"
 }
 
-library() { # PACKAGE FILE VERSION DEPENDS: a library that comes with a plugin
+library() { # PACKAGE FILE VERSION DEPENDS: packs a library that a plugin needs
     mkdir -p "$work/$1/data/usr/lib"
     cp -L "$root/$libraries/$2" "$work/$1/data/usr/lib/"
     pack "$1" "$3" "libc$4" "Library $2"
@@ -64,7 +64,7 @@ data=$work/ulogd/data
 mkdir -p "$data/usr/sbin" "$data/usr/lib/ulogd" "$data/etc/init.d"
 mv "$root/usr/sbin/ulogd" "$data/usr/sbin/"
 mv "$root/$libraries/ulogd/ulogd_raw2packet_BASE.so" "$data/usr/lib/ulogd/"
-# The stock file is upstream's with every plugin and stack commented out; Debian's differs in paths and one stack.
+# OpenWrt's file is ulogd's own with every plugin and stack commented out. Debian's has other paths and one stack more.
 sed -e '/Debian/d' -e "s,/usr/lib/[^/]*/ulogd/,/usr/lib/ulogd/," -e 's/^stack=/#&/' -e 's/^plugin=/#&/' \
     -e 's,^logfile=.*,logfile="/var/log/ulogd.log",' "$root/usr/lib/ulogd.conf" >"$data/etc/ulogd.conf"
 rm "$root/usr/lib/ulogd.conf"
@@ -88,11 +88,11 @@ plugins extra '' 'Extra plugins' filter_HWHDR filter_IFINDEX filter_IP2BIN filte
 gzip -9nc "$feed/Packages" >"$feed/Packages.gz"
 rm -f "$feed/Packages"
 
-# ulogd's compiled-in plugin folder is Debian's; what no package took is not on OpenWrt either.
+# Debian's ulogd looks for plugins in Debian's folder. What is left there is in no package of OpenWrt's.
 rm -rf "${root:?}/$libraries/ulogd"
 ln -s /usr/lib/ulogd "$root/$libraries/ulogd"
 
-# Where the package manager finds it, and what is installed in the factory.
+# Where the package manager finds the feed, and which packages a stock router has.
 case $flavour in
 opkg)
     status=$root/usr/lib/opkg/status info=$root/usr/lib/opkg/info

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Compiles what the stand-in needs, static, into a folder: programs.sh DIRECTORY
-#   uci, jshn (and jshn.sh)    OpenWrt's own, from the C sources that the crate libuci-sys carries
+# programs.sh DIRECTORY: compiles the stand-in's own programs into a folder, static.
+#   uci, jshn (and jshn.sh)    OpenWrt's own: the crate libuci-sys has their C sources
 #   procd ujail ubus logd logread jsonfilter    the doubles of doubles/openwrt/src
 set -eu
 . ./lib.sh
@@ -18,7 +18,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$target"
 
-# Cargo only fetches the crate, checked against its registry's checksum; nothing is compiled by it.
+# Cargo fetches the crate and checks the registry's checksum. It compiles nothing.
 cat >"$work/Cargo.toml" <<END
 [package]
 name = "sources"
@@ -35,7 +35,7 @@ crate=$work/vendor/libuci-sys
 compile() { # PROGRAM ARGUMENTS…
     program=$1
     shift
-    # A static program may not look up host names through glibc's plugins; the linker warns of it.
+    # The linker warns that a static program can't use glibc's plugins for host names. The log is shown only if gcc fails.
     gcc -static -Os -std=gnu99 -o "$target/$program" "$@" 2>"$work/log" || { cat "$work/log" >&2; exit 1; }
 }
 

@@ -1,18 +1,18 @@
 # Makes a router image (sourced by build.sh of openwrt-opkg, openwrt-apk and openwrt-image). See lib.sh for the environment.
 # shellcheck shell=sh
 #
-# Both ways give a router fresh from the factory, and lay the same lab over it (openwrt/lab/: its addresses, short
-# conntrack timeouts, leases, and a package feed on the router itself, since nothing in the lab reaches a mirror).
-#   vendor    the real thing: OpenWrt's own root file system, the feed downloaded by its own package manager
-#   registry  the stand-in: Debian's busybox, ulogd2, dnsmasq, dropbear …, real uci and jshn from the crate libuci-sys,
-#             and doubles/openwrt/ for what is OpenWrt's own; the feed is made of Debian's ulogd2
+# Both ways make a router with OpenWrt's first settings, and lay the same files over it (openwrt/lab: addresses, short conntrack
+# timeouts, leases, and a package feed on the router itself, because the lab reaches no mirror).
+#   vendor    OpenWrt's own root file system; its package manager downloads the feed
+#   registry  a stand-in: Debian's busybox, ulogd2, dnsmasq, dropbear …; uci and jshn compiled from OpenWrt's sources in the crate
+#             libuci-sys; doubles/openwrt for the rest of OpenWrt. The feed is made from Debian's ulogd2
 
 . ./openwrt/lay.sh
 
-# What roles/openwrt may ask a feed for; packages named by both managers.
+# The packages that roles/openwrt may install. Their names are the same for opkg and apk.
 FEED='ulogd ulogd-mod-nfct ulogd-mod-syslog ulogd-mod-extra ulogd-mod-json ulogd-mod-nflog'
 
-# What the stand-in has of Debian. Not busybox-static: its shell prefers its own applets to all programs.
+# The stand-in's packages from Debian. Not busybox-static: its shell prefers its applets to programs of the same name.
 DEBIAN=busybox,dnsmasq-base,dropbear-bin,iproute2,nftables,procps,ulogd2,ulogd2-json,util-linux
 
 # build_router opkg|apk RELEASE
@@ -24,8 +24,8 @@ build_router() {
 
 router_from_vendor() { lab_over "openwrt/rootfs:x86-64-$2" "$1"; }
 
-# lab_over IMAGE [opkg|apk]: the lab on an image of OpenWrt. With a package manager, the feed is what that one downloads; else
-# the image's feed stays as it is.
+# lab_over IMAGE [opkg|apk]: lays the lab over an image of OpenWrt. If a package manager is named, it downloads the feed; else the
+# image keeps the feed that it has.
 lab_over() {
     cp -r openwrt/lab openwrt/fetch-feed "$work/"
     {
@@ -47,7 +47,7 @@ lab_over() {
     docker build --quiet --tag "$IMAGE" "$work" >/dev/null
 }
 
-# build_router_of IMAGE: the router of somebody's own image.
+# build_router_of IMAGE: makes the router from the user's own image.
 build_router_of() {
     work=$(mktemp -d)
     trap 'rm -rf "$work"' EXIT
@@ -61,7 +61,7 @@ router_from_registry() {
     kept=$WRTFLOW_CACHE/openwrt
     mkdir -p "$kept"
     ./openwrt/programs.sh "$kept/programs"
-    # Both flavours are made of the same packages, downloaded once.
+    # Both flavours use the same packages, which are downloaded once.
     debian=$kept/debian-$(echo "$DEBIAN" | cksum | cut -d' ' -f1).tar
     [ -e "$debian" ] || {
         debian_rootfs "$work/debian.tar" "$DEBIAN" --variant=extract

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The two ends of the traffic, client and internet: one image, two commands (overlay/lab). And conntrack, which tools/lab.py
-# runs beside the router: a stock OpenWrt has none.
+# The two ends of the traffic, client and internet: one image, two commands (overlay/lab). tools/lab.py also runs conntrack from
+# this image in the router's network: a stock OpenWrt has no conntrack program.
 set -eu
 . ./lib.sh
 

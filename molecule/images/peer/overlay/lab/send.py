@@ -2,8 +2,8 @@
 
     send.py tcp|udp SOURCE COLLECTOR PORT FILE
 
-FILE holds the lines with a NUL between them: one may hold anything else. TCP ends each with a newline, UDP sends
-each as one datagram, with a breath in between, since a datagram can't be held back.
+FILE holds the lines with a NUL between them. Over TCP, a newline ends each line. Over UDP, each line is one datagram,
+with a short pause after it: a receiver can't slow UDP down.
 """
 
 import socket

@@ -1,7 +1,7 @@
 """The lab's internet servers: HTTP on TCP 80, 443 and 8080, an echo on UDP 123, 443 and 5000.
 
-GET /N answers with N bytes; the body of a POST is read and thrown away. GET /hold keeps the connection open,
-for a session that lasts. Nothing here is encrypted: what counts is how much goes where.
+GET /N answers with N bytes. The body of a POST is read and ignored. GET /hold keeps the connection open. Nothing is
+encrypted: only the numbers of bytes matter here.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ UDP_PORTS = (123, 443, 5000)
 
 
 async def handle_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer one HTTP/1.1 request and close, as a browser without keep-alive sees it."""
+    """Answer one HTTP/1.1 request and close the connection."""
     try:
         method, path, _ = (await reader.readline()).decode("latin-1").split(" ", 2)
         length = 0
@@ -54,7 +54,7 @@ async def main() -> None:
     loop = asyncio.get_running_loop()
     for port in TCP_PORTS:
         await asyncio.start_server(handle_http, port=port)
-    # One socket per address: a datagram's answer must come from the address that was asked.
+    # One socket for each address: the answer must come from the address that the datagram was sent to.
     for address in addresses():
         for port in UDP_PORTS:
             await loop.create_datagram_endpoint(Echo, local_addr=(address, port))

@@ -1,8 +1,8 @@
-"""Make real flows, one after the other, and say what was done.
+"""Make flows, one after the other, and print their addresses and ports.
 
 Standard input: a JSON list of flows, each {"device": "10.77.0.20", "transport": "tcp"|"udp"|"icmp", "family": 4|6,
 "site": a name or an address, "port": n, "up": bytes to send, "down": bytes to fetch, "hold": seconds to stay open}.
-Standard output: the same list, each with what conntrack will call it: source, source_port, destination.
+Standard output: the same list, each flow with source, source_port and destination as conntrack has them.
 """
 
 import json
@@ -43,7 +43,7 @@ def open_socket(flow: dict, kind: int) -> socket.socket:
 
 
 def tcp(flow: dict) -> None:
-    """Upload and download by HTTP; with hold, leave the connection open behind."""
+    """Upload and download by HTTP. With hold, a child process keeps the connection open."""
     sock = open_socket(flow, socket.SOCK_STREAM)
     if flow.get("hold"):
         sock.sendall(b"GET /hold HTTP/1.1\r\n\r\n")
