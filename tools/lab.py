@@ -77,7 +77,7 @@ def wait_for(what: str, condition: Callable[[], Any], seconds: float, every: flo
         if value:
             return value
         if time.monotonic() > end:
-            raise LabError(f"waited {seconds:.0f} s in vain for {what}")
+            raise LabError(f"waited {seconds:.0f} s for {what}")
         time.sleep(every)
 
 

@@ -1,4 +1,4 @@
-"""Where the unit tests find what is no Python package: the lab's doubles, and what Ansible loads by itself."""
+"""Let the unit tests import the lab's doubles and the roles' plugins, which are not Python packages."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The lab's own tools: what they read must be read right, or the chain's test judges by a wrong truth."""
+"""The lab's tools: if they misread events or places, the test of the whole chain compares with wrong values."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The reference tables say what the specifications say."""
+"""The reference tables are up to date with the specifications."""
 
 from pathlib import Path
 
