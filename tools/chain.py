@@ -84,9 +84,6 @@ def faults(run: Run) -> list[str]:
             wrong.append(f"{name}: ended in the kernel, not in Elasticsearch")
         else:
             wrong += [f"{name}: {fault}" for fault in _document_faults(made, kernel, document)]
-            late = run.latency.get(key)
-            if late is not None and late > SEARCHABLE_WITHIN:
-                wrong.append(f"{name}: searchable {late:.1f} s after its DESTROY")
     return wrong
 
 
