@@ -18,9 +18,9 @@ class Run:
     """One run: the flows that the client made; and by key the kernel's event, the document and its latency in s."""
 
     made: list[dict[str, Any]]
-    kernel: dict[tuple, lab.KernelFlow]
-    documents: dict[tuple, dict[str, Any]]
-    latency: dict[tuple, float]
+    kernel: dict[lab.Key, lab.KernelFlow]
+    documents: dict[lab.Key, dict[str, Any]]
+    latency: dict[lab.Key, float]
 
     @property
     def finished(self) -> list[dict[str, Any]]:
@@ -49,8 +49,8 @@ def run_traffic(traffic: list[dict[str, Any]] = lab.TRAFFIC, patience: float = 3
     with lab.KernelEvents() as events:
         made = lab.send_traffic(traffic)
         keys = {lab.made_key(flow) for flow in made if not flow.get("hold")}
-        found: dict[tuple, dict[str, Any]] = {}
-        latency: dict[tuple, float] = {}
+        found: dict[lab.Key, dict[str, Any]] = {}
+        latency: dict[lab.Key, float] = {}
         end = time.monotonic() + patience
         while time.monotonic() < end and (len(found) < len(keys)):
             asked = time.time()

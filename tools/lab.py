@@ -52,6 +52,9 @@ TRAFFIC: list[dict[str, Any]] = [
      "hold": 3600},
 ]  # fmt: skip
 
+#: What tells a flow from the others of one run: transport, source and its port, destination and its port.
+Key = tuple[str, str, int | None, str, int | None]
+
 #: What the lab's databases say about an address.
 PLACES = yaml.safe_load((PROJECT / "molecule/images/geolite/places.yml").read_text())["places"]
 
@@ -158,7 +161,7 @@ def elasticsearch(method: str, path: str, body: Any = None, *, user: str = "read
         headers["Authorization"] = f"ApiKey {secret(f'{user}.api-key')}"
     if isinstance(body, list):
         headers["Content-Type"] = "application/x-ndjson"
-        data = "".join(json.dumps(line) + "\n" for line in body)
+        data: str | None = "".join(json.dumps(line) + "\n" for line in body)
     else:
         headers["Content-Type"] = "application/json"
         data = json.dumps(body) if body is not None else None
@@ -168,7 +171,8 @@ def elasticsearch(method: str, path: str, body: Any = None, *, user: str = "read
     )  # fmt: skip
     if not answer.ok and answer.status_code not in (404, 503):
         raise LabError(f"Elasticsearch answered {answer.status_code} to {method} {path}: {answer.text[:500]}")
-    return answer.json()
+    content: dict[str, Any] = answer.json()
+    return content
 
 
 def search(query: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -214,7 +218,7 @@ class KernelFlow:
     seen: float = field(default_factory=time.time)
 
     @property
-    def key(self) -> tuple[str, str, int | None, str, int | None]:
+    def key(self) -> Key:
         """Return what tells this flow from the others of one run."""
         return self.transport, self.source, self.source_port, self.destination, self.destination_port
 
@@ -232,14 +236,19 @@ def parse_event(line: str) -> KernelFlow | None:
         both.setdefault(name, []).append(value)
     ports = [int(both[name][0]) if name in both else None for name in ("sport", "dport")]
     address = [str(ipaddress.ip_address(both[name][0])) for name in ("src", "dst")]
+    (sent, received), (packets_sent, packets_received) = (
+        map(int, both[name]) for name in ("bytes", "packets")
+    )
     return KernelFlow(
-        {"icmpv6": "ipv6-icmp"}.get(match["transport"], match["transport"]),
-        *address,
-        *ports,
-        int(both["bytes"][0]),
-        int(both["packets"][0]),
-        int(both["bytes"][1]),
-        int(both["packets"][1]),
+        transport={"icmpv6": "ipv6-icmp"}.get(match["transport"], match["transport"]),
+        source=address[0],
+        destination=address[1],
+        source_port=ports[0],
+        destination_port=ports[1],
+        source_bytes=sent,
+        source_packets=packets_sent,
+        destination_bytes=received,
+        destination_packets=packets_received,
     )
 
 
@@ -291,7 +300,7 @@ class KernelEvents:
         return next((flow for flow in self.flows if flow.key == made_key(made)), None)
 
 
-def made_key(made: dict[str, Any]) -> tuple[str, str, int | None, str, int | None]:
+def made_key(made: dict[str, Any]) -> Key:
     """Return the key of a flow that send_traffic() reported."""
     transport = "ipv6-icmp" if (made["transport"], made["family"]) == ("icmp", 6) else made["transport"]
     address = [str(ipaddress.ip_address(made[name])) for name in ("source", "destination")]
@@ -300,10 +309,13 @@ def made_key(made: dict[str, Any]) -> tuple[str, str, int | None, str, int | Non
 
 def send_traffic(flows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Let the client make these flows. Return them with source, source_port and destination added."""
-    return json.loads(run("client", "python3", "/lab/traffic.py", stdin=json.dumps(flows)))
+    made: list[dict[str, Any]] = json.loads(
+        run("client", "python3", "/lab/traffic.py", stdin=json.dumps(flows))
+    )
+    return made
 
 
-def document_key(document: dict[str, Any]) -> tuple[str, str, int | None, str, int | None]:
+def document_key(document: dict[str, Any]) -> Key:
     """Return the key of a flow document, in the form of KernelFlow.key."""
     source, destination = document["source"], document["destination"]
     return (

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,4 +96,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
