@@ -71,7 +71,7 @@ PROJECT = ROLES[0].parents[1]
 @pytest.mark.parametrize("playbook", sorted(PROJECT.glob("playbooks/*.yml")), ids=lambda path: path.stem)
 def test_a_user_with_sudo_may_run_every_play_and_needs_none_on_the_control_machine(playbook):
     for play in load(playbook):
-        # A router has no user but root, and the doctor asks the storage from the control machine.
+        # A router has root alone, and the doctor asks the storage from the control machine.
         assert play.get("become") or play["hosts"] in ("routers", "storage[0]"), play["name"]
         delegated(play.get("tasks", []))
 
@@ -82,7 +82,7 @@ def test_nothing_done_on_the_control_machine_asks_for_root(role):
 
 
 def delegated(tasks: list) -> None:
-    """Check that tasks for the control machine, inside blocks as well, have become: false."""
+    """See that tasks for the control machine, inside blocks as well, say that they need no other user."""
     for task in tasks:
         delegated([inner for part in ("block", "rescue", "always") for inner in task.get(part, [])])
         if task.get("delegate_to") == "localhost":
