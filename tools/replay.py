@@ -96,7 +96,7 @@ def send(lines: list[bytes], transport: str) -> None:
 
 
 def through(names: Names, number: int, transport: str, seconds: float) -> None:
-    """Wait until everything sent so far is searchable."""
+    """Wait until the documents of everything sent so far are searchable."""
     lines, query = sentinel(names, number)
     send(lines, transport)
     lab.wait_for("the end of the replay in Elasticsearch", lambda: lab.documents(query), seconds)
@@ -132,7 +132,7 @@ def main() -> int:
         begin = time.monotonic()
         send(lines, options.transport)
         through(names, 0, options.transport, options.wait)
-        print(f"replay: through after {time.monotonic() - begin:.1f} s", file=sys.stderr)
+        print(f"replay: processed after {time.monotonic() - begin:.1f} s", file=sys.stderr)
         found = [d for d in lab.documents(names.query) if "-end" not in d["observer"]["hostname"]]
         for document in sorted(found, key=lambda d: (d["source"].get("port", -1), d["@timestamp"])):
             print(json.dumps(names.restore(document), sort_keys=True))
