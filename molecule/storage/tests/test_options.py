@@ -112,7 +112,8 @@ class TestAuthority:
 class TestSnapshots:
     @pytest.fixture(autouse=True)
     def clean(self):
-        """Leave no month behind."""
+        """Begin without snapshots, and leave no month behind."""
+        ask("DELETE", "/_snapshot/wrtflow/*")
         yield
         for index in (OLD, LAST, "restored-1999.05"):
             ask("DELETE", f"/{index}?ignore_unavailable=true")
