@@ -1,6 +1,6 @@
 #!/bin/sh
 # make bench: a collector of its own in a container (not the lab's), installed by the role, measured, removed.
-# Arguments go to bench.py. Run by tools/lab-env.
+# Arguments are parts of bench.py (none: all of them) and of storage.py (disk, year). Run by tools/lab-env.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -19,6 +19,14 @@ end() {
 }
 trap end EXIT
 trap 'exit 130' INT TERM
+
+storage='' collector=''
+for part in "$@"; do
+    case $part in
+    disk | year) storage="$storage $part" ;;
+    *) collector="$collector $part" ;;
+    esac
+done
 
 molecule/images/build.sh debian apt geolite >&2
 docker run --detach --name $name --label wrtflow=bench --cgroupns host --cap-add NET_ADMIN --cap-add SYS_ADMIN \
@@ -41,6 +49,9 @@ collector:
       ansible_host: $name
       wrtflow_elasticsearch_url: https://127.0.0.1:9200
       wrtflow_secrets_dir: $work/secrets
+storage:
+  hosts:
+    bench:
 END
 cp -r inventory/lab/group_vars "$work/inventory/"
 cat >"$work/collector.yml" <<END
@@ -48,20 +59,38 @@ cat >"$work/collector.yml" <<END
   roles: [syslog_ng]
 END
 
-echo "bench: installing the collector" >&2
 tries=60
 until docker exec $name systemctl is-system-running 2>/dev/null | grep -Eq 'running|degraded'; do
     tries=$((tries - 1))
     [ $tries -gt 0 ] || { echo "bench: $name does not boot" >&2; exit 1; }
     sleep 1
 done
+
+install() { # PLAYBOOK, more of ansible-playbook's arguments
+    ansible-playbook --inventory "$work/inventory" "$@" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
+}
+
+if [ -n "$storage" ]; then
+    echo "bench: installing Elasticsearch" >&2
+    url=https://$(docker inspect --format '{{ .NetworkSettings.IPAddress }}' $name):9200
+    printf -- '- hosts: collector\n  roles: [elasticsearch]\n' >"$work/storage.yml"
+    install "$work/storage.yml" --extra-vars "wrtflow_elasticsearch_url=$url" --extra-vars "wrtflow_secrets_dir=$work/storage" \
+        --extra-vars '{"elasticsearch_heap": "1g", "elasticsearch_dynamic": "strict", "elasticsearch_max_size": "0"}'
+    # shellcheck disable=SC2086 # words
+    python tests/bench/storage.py "$url" "$work/storage" $storage
+    [ -n "$collector" ] || exit 0
+    docker exec $name systemctl disable --now elasticsearch wrtflow-retention.timer
+fi
+
+echo "bench: installing the collector" >&2
 docker exec $name mkdir /var/lib/GeoIP
 docker cp "$cache/geolite/." $name:/var/lib/GeoIP/ >/dev/null
-ansible-playbook --inventory "$work/inventory" "$work/collector.yml" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }
+install "$work/collector.yml"
 
 # The article's chain needs syslog-ng's http() and geoip2(); the names are a resolver's of this machine's own.
 docker exec $name sh -c 'systemctl stop syslog-ng && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends syslog-ng-mod-http syslog-ng-mod-geoip2 >/dev/null &&
     echo nameserver 127.0.0.1 >/etc/resolv.conf && mkdir /root/bench'
 docker cp "$here/." $name:/root/bench/ >/dev/null
 docker cp "$work/server.pem" $name:/root/bench/ >/dev/null
-docker exec $name python3 /root/bench/bench.py "$@"
+# shellcheck disable=SC2086 # words
+docker exec $name python3 /root/bench/bench.py $collector

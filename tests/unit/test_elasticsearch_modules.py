@@ -7,7 +7,13 @@ import elasticsearch_credential as credential
 import elasticsearch_fields as fields
 import elasticsearch_object as things
 import pytest
-from ansible.module_utils.elasticsearch_api import Elasticsearch, ElasticsearchError, UnreachableError, basic
+from ansible.module_utils.elasticsearch_api import (
+    Elasticsearch,
+    ElasticsearchError,
+    UnreachableError,
+    basic,
+    connect,
+)
 
 TEMPLATE = {
     "index_patterns": ["network-*"],
@@ -146,6 +152,28 @@ class TestObjects:
         thing("user", body, server, initial=initial)
         assert server.written[0][2] == body
 
+    def test_what_is_not_wanted_is_deleted_once(self):
+        policy = {"it": {"policy": {"schedule": "0 30 1 * * ?"}}}
+        server = Server({"GET /_slm/policy/it": (200, policy)})
+        assert thing("snapshot_policy", {}, server, check=True)["changed"]
+        assert server.written == []
+        assert thing("snapshot_policy", {}, server)["changed"]
+        assert server.written == [("DELETE", "/_slm/policy/it", None)]
+        assert not thing("snapshot_policy", {}, Server())["changed"]
+
+    def test_snapshots_are_compared_as_elasticsearch_shows_them(self):
+        repository = {"type": "fs", "settings": {"location": "/mnt/nas", "compress": True}}
+        shown = {"it": {"type": "fs", "uuid": "x", "settings": {"location": "/mnt/nas", "compress": "true"}}}
+        server = Server({"GET /_snapshot/it": (200, shown)})
+        assert not thing("snapshot_repository", repository, server)["changed"]
+        assert thing("snapshot_repository", {**repository, "settings": {"location": "/mnt"}}, server)[
+            "changed"
+        ]
+        policy = {"schedule": "0 30 1 * * ?", "repository": "it"}
+        server = Server({"GET /_slm/policy/it": (200, {"it": {"version": 3, "policy": policy}})})
+        assert not thing("snapshot_policy", policy, server)["changed"]
+        assert thing("snapshot_policy", {**policy, "repository": "other"}, server)["changed"]
+
 
 class TestVersions:
     """What only newer servers know goes to newer servers only."""
@@ -196,7 +224,7 @@ class TestCredentials:
 
     def ensure(self, server: Server, kind: str, module: Module | None = None, **more: Any) -> dict[str, Any]:
         params = {"kind": kind, "name": "it", "current": "", "role_descriptors": self.ROLES, "url": "https://it",
-                  "reset_password": "/bin/reset", "patience": 0, **more}  # fmt: skip
+                  "reset_password": "/bin/reset", "patience": 0, "rotate": False, "key": "", **more}  # fmt: skip
         return credential.ensure(module or Module(), server, params)
 
     def key_server(self, roles: dict[str, Any]) -> Server:
@@ -220,7 +248,43 @@ class TestCredentials:
     def test_a_lost_or_refused_key_is_replaced_and_its_predecessor_revoked(self, current):
         server = self.key_server(self.ROLES)
         assert self.ensure(server, "api_key", current=current) == {"changed": True, "value": "new"}
-        assert server.written[0] == ("DELETE", "/_security/api_key", {"name": "it", "owner": True})
+        assert server.written[0] == ("DELETE", "/_security/api_key", {"name": "it"})
+
+    @pytest.mark.parametrize(("kind", "changed"), [("api_key", True), ("password", False)])
+    def test_a_good_key_is_replaced_where_keys_are_rotated_and_a_password_is_not(self, kind, changed):
+        server = self.key_server(self.ROLES)
+        server.good += (basic("it", "old"),)
+        assert self.ensure(server, kind, current="old", rotate=True)["changed"] is changed
+
+    def test_an_administrator_s_key_has_a_passing_user_own_the_new_key(self):
+        server = self.key_server(self.ROLES)
+        server.answers["POST /_security/api_key/grant"] = (200, {"encoded": "granted"})
+        assert self.ensure(server, "api_key", key="administrator") == {"changed": True, "value": "granted"}
+        steps = [(method, path) for method, path, _ in server.written]
+        assert steps == [
+            ("DELETE", "/_security/api_key"),
+            ("PUT", "/_security/role/wrtflow-passing"),
+            ("PUT", "/_security/user/wrtflow-passing"),
+            ("POST", "/_security/api_key/grant"),
+            ("DELETE", "/_security/user/wrtflow-passing"),
+            ("DELETE", "/_security/role/wrtflow-passing"),
+        ]
+        assert server.written[1][2] == self.ROLES["it"], "the user may more than the key"
+        grant = server.written[3][2]
+        assert grant["password"] == server.written[2][2]["password"]
+        assert grant["api_key"] == {"name": "it", "role_descriptors": self.ROLES}
+
+    def test_the_passing_user_goes_when_the_key_is_refused_too(self):
+        class Refusing(Server):
+            def must(self, method: str, path: str, body: Any = None) -> Any:
+                if path.endswith("/grant"):
+                    raise ElasticsearchError("no")
+                return super().must(method, path, body)
+
+        server = Refusing()
+        with pytest.raises(ElasticsearchError, match="no"):
+            self.ensure(server, "api_key", key="administrator")
+        assert ("DELETE", "/_security/user/wrtflow-passing", None) in server.written
 
     def test_a_key_that_may_something_else_is_replaced(self):
         wider = {"it": {"indices": [{"names": ["*"], "privileges": ["create_doc"]}]}}
@@ -265,6 +329,12 @@ class TestCredentials:
         assert result["changed"]
         assert result.get("value", "") == ""
         assert (server.written, module.run) == ([], [])
+
+
+def test_a_key_goes_before_a_password():
+    params = {"url": "https://it", "ca_path": "/ca", "username": "elastic", "password": "p", "key": ""}
+    assert vars(connect(params))["_authorization"] == basic("elastic", "p")
+    assert vars(connect({**params, "key": "k"}))["_authorization"] == "ApiKey k"
 
 
 class Starting(Elasticsearch):

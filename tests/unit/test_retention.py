@@ -19,11 +19,15 @@ class Storage(retention.Storage):
     def __init__(self, sizes: dict[str, int], dates: dict[str, str] | None = None) -> None:
         self._prefix, self.kept, self.dated = "network", dict(sizes), dates or {}
         self.done: list[tuple[str, str, Any]] = []
+        self.snapshots: list[dict[str, Any]] = []
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         if method != "GET":
             self.done.append((method, path, body))
             return {}
+        if "_snapshot" in path:
+            assert path.startswith("/_snapshot/nas/")
+            return {"snapshots": self.snapshots}
         if "_segments" in path:
             return {
                 "indices": {
@@ -45,8 +49,8 @@ class Storage(retention.Storage):
         return [path for method, path, _ in self.done if method == "DELETE"]
 
 
-def run(storage: Storage, max_size: str = "0", now: float = NOW) -> list[str]:
-    settings = {"prefix": "network", "max_size": max_size, "data_directory": "/"}
+def run(storage: Storage, max_size: str = "0", now: float = NOW, repository: str = "") -> list[str]:
+    settings = {"prefix": "network", "max_size": max_size, "data_directory": "/", "repository": repository}
     return list(keep(storage, settings, now))
 
 
@@ -135,6 +139,52 @@ class TestSize:
         assert [size(n) for n in (0, 1023, 1 << 20, 3 << 29, 1 << 41)] == [
             "0.0b", "1023.0b", "1.0mb", "1.5gb", "2.0tb",
         ]  # fmt: skip
+
+
+class TestSnapshots:
+    """Where snapshots are taken, a month goes only when one has all of it."""
+
+    def snapshot(self, *indices: str, begin: tuple[int, ...], state: str = "SUCCESS") -> dict[str, Any]:
+        return {
+            "state": state,
+            "indices": list(indices),
+            "start_time_in_millis": calendar.timegm(begin) * 1000,
+        }
+
+    @pytest.mark.parametrize(
+        ("snapshots", "going"),
+        [
+            ([], []),
+            ([((2026, 9, 30, 23, 59, 59), "SUCCESS", OLD)], []),
+            ([((2026, 10, 1, 1, 30, 0), "PARTIAL", OLD)], []),
+            ([((2026, 10, 1, 1, 30, 0), "SUCCESS", LAST)], []),
+            ([((2026, 10, 1, 1, 30, 0), "SUCCESS", OLD)], [OLD]),
+            ([((2026, 10, 1, 1, 30, 0), "SUCCESS", OLD), ((2026, 9, 2, 1, 30, 0), "SUCCESS", OLD)], [OLD]),
+        ],
+    )
+    def test_a_month_waits_for_a_complete_one_that_began_when_it_was_over(self, snapshots, going):
+        storage = Storage({OLD: 10, LAST: 20, CURRENT: 30})
+        storage.snapshots = [
+            self.snapshot(index, begin=begin, state=state) for begin, state, index in snapshots
+        ]
+        if going:
+            run(storage, "55b", repository="nas")
+        else:
+            with pytest.raises(RetentionError, match=rf"{OLD} would be dropped, but no snapshot in nas"):
+                run(storage, "55b", repository="nas")
+        assert storage.dropped == [f"/{index}" for index in going]
+
+    def test_nobody_asks_for_snapshots_while_there_is_room(self):
+        storage = Storage({OLD: 10})
+        storage.snapshots = [{}]
+        run(storage, "55b", repository="nas")
+        assert storage.dropped == []
+
+    @pytest.mark.parametrize(
+        ("month", "next_month"), [("2026.01", "2026.02"), ("2026.11", "2026.12"), ("2026.12", "2027.01")]
+    )
+    def test_a_month_ends_where_the_next_one_begins(self, month, next_month):
+        assert retention.end_of(month) == first_of(next_month)
 
 
 def test_nobody_there_is_one_sentence_and_status_1(tmp_path, monkeypatch):

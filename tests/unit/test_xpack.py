@@ -26,6 +26,7 @@ class Core:
         self.asked: list[tuple[str, str, bytes]] = []
         self.indices = [MONTH, "network-2026.10", "elsewhere"]
         self.templates: dict[str, dict[str, Any]] = {}
+        self.repositories = ["nas"]
 
     def ask(
         self, method: str, target: str, body: bytes = b"", headers: dict[str, str] | None = None
@@ -55,6 +56,8 @@ class Core:
         if path.startswith("/_resolve/index/"):
             pattern = path.rsplit("/", 1)[1]
             return 200, {"indices": [{"name": name} for name in self.indices if matches(name, [pattern])]}
+        if method == "GET" and path.startswith("/_snapshot/"):
+            return (200 if path.rsplit("/", 1)[1] in self.repositories else 404), {}
         given = self.ask(method, path)
         return given.status, json.loads(given.body)
 
@@ -296,6 +299,32 @@ class TestPrivileges:
             == []
         )
 
+    def test_a_key_makes_no_key_with_rights(self, node):
+        node.key("administrator", "all", cluster=("all",))
+        wanted = {"name": "more", "role_descriptors": {"it": {"cluster": ["monitor"]}}}
+        given = node.ask("POST", "/_security/api_key", wanted, user="administrator")
+        assert (given.status, "derived api keys" in reason(given)) == (400, True)
+        assert node.ask("POST", "/_security/api_key", {"name": "more"}, user="administrator").status == 400
+        nothing = {"name": "more", "role_descriptors": {"it": {}}}
+        assert node.ask("POST", "/_security/api_key", nothing, user="administrator").status == 200
+
+    def test_a_granted_key_is_its_owner_s_and_outlives_the_owner(self, node):
+        node.key("administrator", "all", cluster=("manage_security",))
+        reads = {"indices": [{"names": ["network-*"], "privileges": ["read"]}]}
+        node.ask("PUT", "/_security/role/reads", reads)
+        node.user("passing", "reads")
+        wide = {"cluster": ["all"], "indices": [{"names": ["*"], "privileges": ["all"]}]}
+        grant = {"grant_type": "password", "username": "passing", "password": "long enough",
+                 "api_key": {"name": "it", "role_descriptors": {"it": wide}}}  # fmt: skip
+        wrong = {**grant, "password": "another"}
+        assert node.ask("POST", "/_security/api_key/grant", wrong, user="administrator").status == 401
+        made = node.json("POST", "/_security/api_key/grant", grant, user="administrator")
+        node.headers["it"] = "ApiKey " + made["encoded"]
+        node.ask("DELETE", "/_security/user/passing")
+        node.ask("DELETE", "/_security/role/reads")
+        assert node.ask("GET", f"/{MONTH}/_search", user="it").status == 200
+        assert node.ask("DELETE", f"/{MONTH}", user="it").status == 403
+
     @pytest.mark.parametrize(
         "role",
         [
@@ -470,6 +499,40 @@ class TestLifecycles:
         assert reason(node.ask("DELETE", "/_ilm/policy/it")).startswith(
             "Cannot delete policy [it]. It is in use"
         )
+
+
+class TestSnapshots:
+    POLICY = {  # noqa: RUF012
+        "schedule": "0 30 1 * * ?",
+        "name": "<it-{now/d}>",
+        "repository": "nas",
+        "config": {"indices": ["a"]},
+    }
+
+    def test_a_policy_is_kept_shown_executed_and_forgotten(self, node):
+        assert node.ask("PUT", "/_slm/policy/it", self.POLICY).status == 200
+        assert node.json("GET", "/_slm/policy/it")["it"]["policy"] == self.POLICY
+        name = node.json("POST", "/_slm/policy/it/_execute")["snapshot_name"]
+        assert name.startswith("it-2")
+        assert node.core.asked[-1][:2] == ("PUT", f"/_snapshot/nas/{name}")
+        assert node.ask("DELETE", "/_slm/policy/it").status == 200
+        assert node.ask("GET", "/_slm/policy/it").status == 404
+
+    def test_a_policy_with_a_slip_is_refused(self, node):
+        slip = {key: value for key, value in self.POLICY.items() if key != "schedule"}
+        assert "Required [schedule]" in reason(node.ask("PUT", "/_slm/policy/it", slip))
+        node.core.repositories = []
+        assert "no such repository" in reason(node.ask("PUT", "/_slm/policy/it", self.POLICY))
+
+    def test_a_lifecycle_waits_for_a_policy_that_is_there_only(self, node):
+        waits = {
+            "policy": {
+                "phases": {"delete": {"actions": {"wait_for_snapshot": {"policy": "it"}, "delete": {}}}}
+            }
+        }
+        assert "no such snapshot lifecycle policy" in reason(node.ask("PUT", "/_ilm/policy/months", waits))
+        node.ask("PUT", "/_slm/policy/it", self.POLICY)
+        assert node.ask("PUT", "/_ilm/policy/months", waits).status == 200
 
 
 class TestSettings:

@@ -65,6 +65,10 @@ class Authentication:
             raise _unauthorized(f"unable to authenticate user [{name}] for REST request [{path}]")
         return self._user(name, roles, realm)
 
+    def of_password(self, pair: str) -> Subject:
+        """Return who NAME:PASSWORD stands for, or refuse with 401."""
+        return self._basic(pair, "/_security/api_key/grant")
+
     def _in_file(self, pair: str) -> bool:
         return pair.partition(":")[0] in self._file_users()
 
@@ -85,16 +89,11 @@ class Authentication:
         expired = key and key.get("expiration") and key["expiration"] < time.time() * 1000
         if not key or key["invalidated"] or expired or not self._store.password_fits(secret, key["hash"]):
             raise _unauthorized(f"unable to authenticate with provided credentials for REST request [{path}]")
-        owner = self._owner(key["owner"])
-        limits = [*owner.limits]
+        limits = [key["limited_by"]]
         if key["role_descriptors"]:
             limits.insert(0, list(key["role_descriptors"].values()))
-        label = f"API key id [{key_id}] of user [{owner.name}]"
-        return Subject(owner.name, label, limits, [], {"id": key_id, "name": key["name"]}, "_es_api_key")
-
-    def _owner(self, name: str) -> Subject:
-        roles = ["superuser"] if name == "elastic" else self._store["users"].get(name, {}).get("roles", [])
-        return self._user(name, roles, "default_native")
+        label = f"API key id [{key_id}] of user [{key['owner']}]"
+        return Subject(key["owner"], label, limits, [], {"id": key_id, "name": key["name"]}, "_es_api_key")
 
     def _bearer(self, value: str, path: str) -> Subject:
         found = re.fullmatch(r"\x00\x01\x00\x01(([^/:]+/[^/:]+)/([^/:]+)):(.+)", _decoded(value))

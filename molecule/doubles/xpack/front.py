@@ -14,6 +14,7 @@ from .lifecycle import Lifecycle
 from .privileges import Subject, denied
 from .request import Request
 from .security import Security
+from .snapshots import Snapshots
 from .store import Store
 
 BULK_ACTIONS = {
@@ -32,8 +33,9 @@ class Front:
     def __init__(self, core: Core, store: Store, authentication: Authentication | None) -> None:
         """Take the parts; without security everybody may everything."""
         self._core, self._store, self._authentication = core, store, authentication
-        self._security = Security(store)
+        self._security = Security(store, authentication)
         self._lifecycle = Lifecycle(core, store)
+        self._snapshots = Snapshots(core, store)
 
     def handle(self, request: Request) -> Answer:
         """Answer a request."""
@@ -71,6 +73,8 @@ class Front:
                 return self._security.call(subject, request.method, rest, request.query, request.json())
             case ["_ilm", *rest]:
                 return self._lifecycle.policy_api(request, rest)
+            case ["_slm", *rest]:
+                return self._snapshots.call(request, rest)
             case [_, "_ilm", "explain"]:
                 return self._lifecycle.explain(parts[0])
             case ["_bulk"] | [_, "_bulk"]:

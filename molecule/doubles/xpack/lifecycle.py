@@ -33,7 +33,9 @@ class Lifecycle:
             case "GET", ["policy"]:
                 return answer({name: self._shown(name) for name in kept})
             case "PUT", ["policy", name]:
-                self._keep(name, policies.check(request.json()))
+                policy = policies.check(request.json())
+                self._check_snapshots(policy)
+                self._keep(name, policy)
                 return answer({"acknowledged": True})
             case _, ["policy", name] if name not in kept:
                 raise RefusedError(404, "resource_not_found_exception", f"Lifecycle policy not found: {name}")
@@ -47,6 +49,11 @@ class Lifecycle:
                 self._store.put("policies", name, None)
                 return answer({"acknowledged": True})
         raise bad_request(f"no handler found for uri [{request.path}] and method [{request.method}]")
+
+    def _check_snapshots(self, policy: dict[str, Any]) -> None:
+        waiting = policy["phases"].get("delete", {}).get("actions", {}).get("wait_for_snapshot")
+        if waiting and waiting["policy"] not in self._store["snapshot_policies"]:
+            raise bad_request(f"no such snapshot lifecycle policy [{waiting['policy']}]")
 
     def _keep(self, name: str, policy: dict[str, Any]) -> None:
         known = self._store["policies"].get(name, {"version": 0, "policy": None})

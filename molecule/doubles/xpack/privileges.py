@@ -40,6 +40,9 @@ CLUSTER: dict[str, tuple[str, ...]] = {
     ),
     "manage_api_key": (SECURITY + "api_key/*",),
     "manage_service_account": (SECURITY + "service_account/*",),
+    "grant_api_key": (SECURITY + "api_key/grant*",),
+    "manage_slm": ("cluster:admin/slm/*", "cluster:admin/ilm/operation_mode/get"),
+    "read_slm": ("cluster:admin/slm/get", "cluster:admin/slm/status"),
     "manage_token": (SECURITY + "token/*",),
     "manage_user_profile": (SECURITY + "profile/*",),
     "read_security": (

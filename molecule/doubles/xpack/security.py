@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from .answers import Answer, RefusedError, answer, bad_request
+from .authentication import Authentication
 from .policies import seconds
 from .privileges import CLUSTER, INDEX, RESERVED, SECURITY, SERVICE_ACCOUNTS, Subject, check_role
 from .store import Store, digest
@@ -13,9 +14,9 @@ from .store import Store, digest
 class Security:
     """The API over what is stored."""
 
-    def __init__(self, store: Store) -> None:
-        """Take what is stored."""
-        self._store = store
+    def __init__(self, store: Store, authentication: Authentication | None) -> None:
+        """Take what is stored, and who tells whose a password is."""
+        self._store, self._authentication = store, authentication
 
     def call(
         self, subject: Subject, method: str, parts: list[str], query: dict[str, str], body: Any
@@ -149,8 +150,8 @@ class Security:
     def _api_keys(
         self, subject: Subject, method: str, names: list[str], query: dict[str, str], body: Any
     ) -> Answer:
-        if subject.api_key and method != "GET":
-            raise bad_request("creating derived api keys requires an explicit role descriptor that is empty")
+        if names == ["grant"]:
+            return self._grant_api_key(body or {})
         if names:
             return self._update_api_key(names[0], body or {})
         if method in ("PUT", "POST"):
@@ -190,6 +191,11 @@ class Security:
         )
 
     def _create_api_key(self, subject: Subject, body: dict[str, Any]) -> Answer:
+        roles = {name: check_role(role) for name, role in (body.get("role_descriptors") or {}).items()}
+        if subject.api_key and not (roles and all(_empty(role) for role in roles.values())):
+            raise bad_request(
+                "creating derived api keys requires an explicit role descriptor that is empty (has no privileges)"
+            )
         unknown = set(body) - {"name", "role_descriptors", "expiration", "metadata"}
         if unknown:
             raise bad_request(
@@ -200,16 +206,24 @@ class Security:
                 "Validation Failed: 1: api key name is required;", "action_request_validation_exception"
             )
         expiration = body.get("expiration")
-        roles = {name: check_role(role) for name, role in (body.get("role_descriptors") or {}).items()}
         key_id, secret = self._store.new_api_key(
             subject.name,
             body["name"],
             role_descriptors=roles,
             metadata=body.get("metadata") or {},
+            # What the owner may now: the key goes on when the owner is changed or deleted.
+            limited_by=subject.limits[0],
             expiration=int((time.time() + seconds(expiration, "expiration")) * 1000) if expiration else None,
         )
         encoded = base64.b64encode(f"{key_id}:{secret}".encode()).decode()
         return answer({"id": key_id, "name": body["name"], "api_key": secret, "encoded": encoded})
+
+    def _grant_api_key(self, body: dict[str, Any]) -> Answer:
+        """Make a key for somebody whose password the asker knows."""
+        if body.get("grant_type") != "password" or not self._authentication:
+            raise bad_request("Validation Failed: 1: invalid grant_type value", "validation_exception")
+        pair = f"{body.get('username')}:{body.get('password')}"
+        return self._create_api_key(self._authentication.of_password(pair), body.get("api_key") or {})
 
     def _update_api_key(self, key_id: str, body: dict[str, Any]) -> Answer:
         key = self._store["api_keys"].get(key_id)
@@ -327,6 +341,10 @@ def _has_privileges(subject: Subject, body: Any) -> dict[str, Any]:
         "index": index,
         "application": application,
     }
+
+
+def _empty(role: dict[str, Any]) -> bool:
+    return not (role["cluster"] or role["indices"] or role["applications"] or role["run_as"])
 
 
 def _superuser(subject: Subject) -> bool:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 ROUNDS = 20_000
-KINDS = ("users", "roles", "api_keys", "tokens", "policies", "lifecycles")
+KINDS = ("users", "roles", "api_keys", "tokens", "policies", "lifecycles", "snapshot_policies")
 
 
 def digest(secret: str, salt: str | None = None) -> str:

@@ -1,6 +1,7 @@
 """What is there already: an installed version, somebody's settings and data, an address, memory. Refused or kept."""
 
 import re
+import subprocess
 
 import lab
 import pytest
@@ -76,6 +77,39 @@ def test_memory_is_summed_over_what_the_machine_is_to_hold(host):
         host, f"needs {3 * third}", f"storage {third}, dashboards {third}, collector {third}",
         wrtflow_memory_needed={**needs, "collector": third},
     )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pems(tmp_path_factory) -> dict[str, str]:
+    """Return the paths of an authority's certificate and key, and of another certificate and key that sign nothing."""
+    folder = tmp_path_factory.mktemp("pems")
+    for name, may in (("house", "TRUE"), ("leaf", "FALSE")):
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes",
+             "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.crt", "-subj", f"/CN={name}",
+             "-addext", f"basicConstraints=critical,CA:{may}"],
+            check=True, capture_output=True,
+        )  # fmt: skip
+    return {path.name: str(path) for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("certificate", "key", "word"),
+    [
+        ("house.crt", None, "Name both, or neither"),
+        ("house.crt", "leaf.key", "has to be its key"),
+        ("leaf.crt", "leaf.key", "(CA:TRUE)"),
+    ],
+)
+def test_an_authority_that_cannot_sign_is_refused(host, pems, certificate, key, word):
+    refused(
+        host, word, elasticsearch_ca_certificate=pems[certificate],
+        elasticsearch_ca_key=pems[key] if key else "",
+    )  # fmt: skip
+
+
+def test_snapshots_go_to_a_folder_or_a_repository(host):
+    refused(host, "/mnt/nas/flows", "My NAS", elasticsearch_snapshots="My NAS")
 
 
 class TestVersions:

@@ -6,10 +6,11 @@
 Every index PREFIX-YYYY.MM gets the first of its month as the date that its age counts from. Without it Elasticsearch
 counts from the index's creation, and a late flow, a restored or a copied month would begin anew.
 
-Then, while the flows take more of the disk than they may, the oldest closed month is dropped: one that is over, in UTC
-as the indices' names are. The current month never is. Standard output has one line for each thing done. The exit status
-is 1 where the flows take more than they may and there is no closed month, and where Elasticsearch can't be asked; the
-reason is the last line on standard error.
+Then, while the flows take more of the disk than they may, it drops the oldest closed month: one that is over, in UTC
+as the indices' names are. It never drops the current month. Where snapshots are taken, it drops a month only after a
+complete snapshot that began when the month was over. Standard output has one line for each thing done. The exit status
+is 1 where the flows take more than they may and no month can be dropped, and where Elasticsearch can't be asked; the
+last line on standard error tells why.
 """
 
 from __future__ import annotations
@@ -94,6 +95,16 @@ class Storage:
         """Let a month's age count from then (ms since 1970)."""
         self.ask("PUT", f"/{index}/_settings", {"index.lifecycle.origination_date": begin})
 
+    def saved(self, repository: str) -> dict[str, int]:
+        """Return when the last complete snapshot of each index began, in ms since 1970."""
+        found = self.ask("GET", f"/_snapshot/{repository}/*?index_names=true&ignore_unavailable=true")
+        begins: dict[str, int] = {}
+        for snapshot in found["snapshots"]:
+            if snapshot["state"] == "SUCCESS":
+                for index in snapshot["indices"]:
+                    begins[index] = max(begins.get(index, 0), snapshot["start_time_in_millis"])
+        return begins
+
     def drop(self, index: str) -> None:
         """Delete a month."""
         self.ask("DELETE", f"/{index}")
@@ -109,6 +120,12 @@ def first_of(month: str) -> int:
     """Return when a month (YYYY.MM) begins, in ms since 1970."""
     begin = datetime.datetime.strptime(month, "%Y.%m").replace(tzinfo=datetime.UTC)
     return int(begin.timestamp()) * 1000
+
+
+def end_of(month: str) -> int:
+    """Return when a month (YYYY.MM) is over, in ms since 1970."""
+    year, number = map(int, month.split("."))
+    return first_of(f"{year + number // 12}.{number % 12 + 1:02}")
 
 
 def allowed(max_size: str, directory: str) -> int | None:
@@ -160,8 +177,17 @@ def keep(storage: Storage, settings: dict[str, Any], now: float) -> Iterator[str
         return
     sizes = storage.sizes()
     current = f"{prefix}-{time.strftime('%Y.%m', time.gmtime(now))}"
-    for index in surplus(sizes, limit, current):
+    going = surplus(sizes, limit, current)
+    saved = storage.saved(settings["repository"]) if going and settings["repository"] else None
+    for index in going:
         total = sum(sizes.values())
+        month = month_of(index, prefix)
+        assert month
+        if saved is not None and saved.get(index, 0) < end_of(month):
+            raise RetentionError(
+                f"The flows take {size(total)} and may take {size(limit)}. {index} would be dropped, but no snapshot in"
+                f" {settings['repository']} has the whole month yet."
+            )
         storage.drop(index)
         yield (
             f"{index}: dropped, {size(sizes.pop(index))}. The flows took {size(total)},"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from typing import Any
 
@@ -21,14 +22,15 @@ DOCUMENTATION = r"""
 module: elasticsearch_credential
 short_description: A password, API key or service token is valid and means what it should
 description:
-  - Tries the credential that is known. Where there is none, or Elasticsearch refuses it (a storage set up anew), a
-    password is set again, and a key or token is replaced and its predecessor revoked.
+  - Tries the known credential. Where there is none, or Elasticsearch refuses it (it was installed again), the module
+    sets the password again, or makes a new key or token and revokes the old one.
   - The superuser's password is set with Elasticsearch's own tool, on its host.
 options:
   kind: {description: What it is., choices: [superuser, password, api_key, service_token], required: true, type: str}
   name: {description: The user's or the key's name; of a token ACCOUNT/NAME., required: true, type: str}
   current: {description: The credential as it is known; a password has to be., type: str, default: ''}
   role_descriptors: {description: What an API key may do., type: dict}
+  rotate: {description: Whether a key or token that works is replaced as well., type: bool, default: false}
   reset_password: {description: Elasticsearch's tool for the superuser., type: path}
   patience:
     description:
@@ -40,6 +42,7 @@ options:
   ca_path: {description: The authority of its certificate., required: true, type: path}
   username: {description: Who asks., type: str, default: elastic}
   password: {description: With which password; a dry run and the superuser come without., type: str}
+  key: {description: An API key to ask with instead., type: str, default: ''}
 author: wrtflow
 """
 
@@ -47,6 +50,9 @@ RETURN = r"""
 value: {description: The new key or token; empty in a dry run., type: str, returned: when one is made}
 """
 
+
+# The user who makes keys for an administrator's key, and the role of that user; both last for one request.
+PASSING = "wrtflow-passing"
 
 # The tool comes in as a passing user, through a file that Elasticsearch reads every few seconds, and gives up after
 # five; and it comes in only where no index is still being opened.
@@ -88,9 +94,29 @@ def user(server: Elasticsearch, params: dict[str, Any]) -> None:
 
 def api_key(server: Elasticsearch, params: dict[str, Any]) -> str:
     """Make a key in place of all others of its name."""
-    server.must("DELETE", "/_security/api_key", {"name": params["name"], "owner": True})
+    server.must("DELETE", "/_security/api_key", {"name": params["name"]})
     body = {"name": params["name"], "role_descriptors": params["role_descriptors"]}
+    if params["key"]:
+        return granted(server, body)
     return server.must("POST", "/_security/api_key", body)["encoded"]
+
+
+def granted(server: Elasticsearch, body: dict[str, Any]) -> str:
+    """Make a key when a key asks: Elasticsearch gives a key's own keys no rights, so a passing user owns this one.
+
+    A key keeps the rights that its owner had when it was made, and outlives the owner.
+    """
+    (rights,) = body["role_descriptors"].values()
+    user_path, role_path = f"/_security/user/{PASSING}", f"/_security/role/{PASSING}"
+    password = secrets.token_urlsafe(24)
+    grant = {"grant_type": "password", "username": PASSING, "password": password, "api_key": body}
+    try:
+        server.must("PUT", role_path, rights)
+        server.must("PUT", user_path, {"password": password, "roles": [PASSING]})
+        return server.must("POST", "/_security/api_key/grant", grant)["encoded"]
+    finally:
+        server.ask("DELETE", user_path)
+        server.ask("DELETE", role_path)
 
 
 def api_key_differs(server: Elasticsearch, params: dict[str, Any]) -> bool:
@@ -142,6 +168,7 @@ def ensure(module: AnsibleModule, server: Elasticsearch, params: dict[str, Any])
     kind, current = params["kind"], params["current"]
     if (
         current
+        and not (params["rotate"] and kind in ("api_key", "service_token"))
         and server.accepts(authorization(params), 0 if module.check_mode else params["patience"])
         and not (kind == "api_key" and api_key_differs(server, params))
     ):
@@ -173,6 +200,7 @@ def main() -> None:
             "name": {"type": "str", "required": True},
             "current": {"type": "str", "default": "", "no_log": True},
             "role_descriptors": {"type": "dict"},
+            "rotate": {"type": "bool", "default": False},
             "reset_password": {"type": "path", "no_log": False},
             "patience": {"type": "int", "default": 0},
         },

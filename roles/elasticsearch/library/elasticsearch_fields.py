@@ -30,6 +30,7 @@ options:
   ca_path: {description: The authority of its certificate., required: true, type: path}
   username: {description: Who asks., type: str, default: elastic}
   password: {description: With which password; only a dry run may come without., type: str}
+  key: {description: An API key to ask with instead., type: str, default: ''}
 author: wrtflow
 """
 

@@ -19,14 +19,21 @@ from ansible.module_utils.elasticsearch_api import (
 
 DOCUMENTATION = r"""
 module: elasticsearch_object
-short_description: An index template, lifecycle policy, role or user is as described
+short_description: Something that Elasticsearch keeps under a name is as described, or not there
 description:
   - Reads what Elasticsearch has, compares it in the form in which Elasticsearch shows it, and writes only what differs.
   - Users are compared without their password, which the module elasticsearch_credential looks after.
 options:
-  kind: {description: What it is., choices: [index_template, lifecycle_policy, role, user], required: true, type: str}
+  kind:
+    description: What it is.
+    choices: [index_template, lifecycle_policy, role, snapshot_policy, snapshot_repository, user]
+    required: true
+    type: str
   name: {description: Its name., required: true, type: str}
-  body: {description: What it has to be, as the API takes it., required: true, type: dict}
+  body:
+    description: What it has to be, as the API takes it; empty for something that must not be there.
+    type: dict
+    default: {}
   initial: {description: More of the body, for something that is not there yet., type: dict}
   since:
     description:
@@ -38,6 +45,7 @@ options:
   ca_path: {description: The authority of its certificate., required: true, type: path}
   username: {description: Who asks., type: str, default: elastic}
   password: {description: With which password; only a dry run may come without., type: str}
+  key: {description: An API key to ask with instead., type: str, default: ''}
 author: wrtflow
 """
 
@@ -49,6 +57,8 @@ PATHS = {
     "index_template": "/_index_template/",
     "lifecycle_policy": "/_ilm/policy/",
     "role": "/_security/role/",
+    "snapshot_policy": "/_slm/policy/",
+    "snapshot_repository": "/_snapshot/",
     "user": "/_security/user/",
 }
 
@@ -59,6 +69,8 @@ def shown(kind: str, name: str, answer: dict[str, Any]) -> dict[str, Any]:
         return answer["index_templates"][0]["index_template"]
     if kind == "lifecycle_policy":
         return {"policy": answer[name]["policy"]}
+    if kind == "snapshot_policy":
+        return answer[name]["policy"]
     return answer[name]
 
 
@@ -88,6 +100,8 @@ def comparable(kind: str, body: dict[str, Any]) -> dict[str, Any]:
             "full_name": body.get("full_name"),
             "enabled": body.get("enabled", True),
         }
+    if kind == "snapshot_repository":
+        return {"type": body["type"], "settings": _texts(body["settings"])}
     return body
 
 
@@ -172,9 +186,14 @@ def ensure(server: Elasticsearch, params: dict[str, Any], check_mode: bool) -> d
     """Compare, write where something differs, and return the module's result."""
     kind, name = params["kind"], params["name"]
     wanted = known_to(server, params["body"], params["since"] or {}, check_mode)
-    before, after = current(server, kind, name, check_mode), comparable(kind, wanted)
+    before, after = current(server, kind, name, check_mode), comparable(kind, wanted) if wanted else {}
     if before != after and not check_mode:
-        server.must("PUT", PATHS[kind] + name, wanted if before else {**(params["initial"] or {}), **wanted})
+        if wanted:
+            server.must(
+                "PUT", PATHS[kind] + name, wanted if before else {**(params["initial"] or {}), **wanted}
+            )
+        else:
+            server.must("DELETE", PATHS[kind] + name)
     return {"changed": before != after, "diff": {"before": before, "after": after}}
 
 
@@ -185,7 +204,7 @@ def main() -> None:
             **CONNECTION,
             "kind": {"type": "str", "required": True, "choices": list(PATHS)},
             "name": {"type": "str", "required": True},
-            "body": {"type": "dict", "required": True},
+            "body": {"type": "dict", "default": {}},
             "initial": {"type": "dict", "no_log": True},
             "since": {"type": "dict", "default": {}},
         },

@@ -11,12 +11,13 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any
 
-# What every module of the role needs to be told.
+# The arguments of every module of the role. A key goes before username and password.
 CONNECTION: dict[str, dict[str, Any]] = {
     "url": {"type": "str", "required": True},
     "ca_path": {"type": "path", "required": True},
     "username": {"type": "str", "default": "elastic"},
     "password": {"type": "str", "no_log": True},
+    "key": {"type": "str", "no_log": True, "default": ""},
 }
 UNAUTHORIZED, MISSING, UNAVAILABLE = 401, 404, 503
 
@@ -97,8 +98,9 @@ class Elasticsearch:
 
 def connect(params: dict[str, Any]) -> Elasticsearch:
     """Return the server that a module's arguments (CONNECTION) name."""
+    user = basic(params["username"], params["password"] or "")
     return Elasticsearch(
-        params["url"], params["ca_path"], basic(params["username"], params["password"] or "")
+        params["url"], params["ca_path"], f"ApiKey {params['key']}" if params["key"] else user
     )
 
 
