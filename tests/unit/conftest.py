@@ -6,7 +6,7 @@ from pathlib import Path
 import ansible.module_utils
 import fakes
 import pytest
-from wrtflow import collector
+from wrtflow import collector, health
 
 PROJECT = Path(__file__).parents[2]
 ELASTICSEARCH = PROJECT / "roles/elasticsearch"
@@ -17,6 +17,12 @@ sys.path += [
     str(ELASTICSEARCH / "filter_plugins"),
 ]
 ansible.module_utils.__path__.append(str(ELASTICSEARCH / "module_utils"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_said(monkeypatch):
+    """What is said once an hour may be said again in each test."""
+    monkeypatch.setattr(health, "_said", {})
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ def test_first_of_country_or_system(made):
     assert made.meets(None, "10.0.0.2", "DE", 64501)
     assert not made.meets(None, "10.0.0.2", None, None)
     assert not made.meets(None, "10.0.0.2", None, 64501)
-    assert len(made.part) == 6
+    assert len(made.part.met) == 6
 
 
 def test_a_known_device_with_a_new_address_meets_nothing_new(made):
@@ -61,7 +61,7 @@ def test_it_outlives_a_restart(made):
     made.meets(None, LAPTOP, "DE", 64501)
     again = made.again()
     assert not again.meets(None, LAPTOP, "DE", 64501)
-    assert len(again.part) == 2
+    assert len(again.part.met) == 2
 
 
 def test_what_does_not_happen_for_a_year_is_forgotten(made):
@@ -71,7 +71,7 @@ def test_what_does_not_happen_for_a_year_is_forgotten(made):
         made.clock.passes(45 * DAY)
         assert not made.meets(MAC, LAPTOP, "DE")
         made = made.again()
-    assert len(made.part) == 1
+    assert len(made.part.met) == 1
     assert made.meets(MAC, LAPTOP, "CN")
 
 
@@ -101,14 +101,14 @@ def test_one_device_fills_its_own_room_alone_and_is_silent_then(made, monkeypatc
     assert raised == [True] * 10 + [False] * 20
     # Again and again: not once more.
     assert not any(made.meets(MAC, LAPTOP, None, number) for number in range(1, 31))
-    assert (len(made.part), made.part.beyond) == (10, 20)
+    assert (len(made.part.met), made.part.beyond) == (10, 20)
     assert made.meets(CAMERA, TABLET, "DE")
 
 
 def test_all_contacts_have_a_bound_and_are_silent_then(made, monkeypatch):
     monkeypatch.setattr(contacts, "_MOST", 10)
     assert sum(made.meets(None, f"10.77.0.{number}", "DE") for number in range(30)) == 10
-    assert len(made.part) == 10
+    assert len(made.part.met) == 10
     assert made.part.beyond == 20
     # A flood ends; what has been known stays known.
     assert not made.meets(None, "10.77.0.3", "DE")
@@ -128,11 +128,11 @@ def test_nothing_is_left_of_what_is_forgotten(made, monkeypatch):
         made.meets(None, f"10.77.1.{number}", "DE", 5)
         made.meets(f"02-{number}", f"10.77.1.{number}", "DE", 5)
     assert len(made.part._asked) <= 50
-    assert len(made.part._of) == 300
+    assert len(made.part.met.of) == 300
     made.clock.passes(2 * YEAR)
     made.meets(MAC, LAPTOP, "DE")
-    assert (len(made.part), len(made.part._of)) == (1, 1)
-    assert len(made.again().part) == 1
+    assert (len(made.part.met), len(made.part.met.of)) == (1, 1)
+    assert len(made.again().part.met) == 1
 
 
 def test_counts_never_differ_from_what_is_kept(made):
@@ -144,10 +144,10 @@ def test_counts_never_differ_from_what_is_kept(made):
         )  # fmt: skip
         made.clock.passes(chance.choice([0, HOUR, 10 * DAY]))
         if chance.random() < 0.01:
-            before = dict(made.part._met)
+            before = dict(made.part.met)
             made = made.again()
-            assert dict(made.part._met) == before
+            assert dict(made.part.met) == before
     kept: dict[str, int] = {}
-    for contact in made.part._met:
+    for contact in made.part.met:
         kept[contact.rpartition(" ")[0]] = kept.get(contact.rpartition(" ")[0], 0) + 1
-    assert dict(made.part._of) == kept
+    assert dict(made.part.met.of) == kept

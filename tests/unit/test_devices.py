@@ -189,7 +189,7 @@ def test_nothing_is_remembered_of_a_device_that_is_left_out(left_out: str) -> No
     assert devices.device("10.99.0.134").name is None
     assert devices.identity("10.99.0.10") == OTHER
     assert devices.device("10.99.0.10").name == "tv"
-    assert [key for key, _ in devices._dump_owners()] == [OTHER]
+    assert [key for key, _ in devices.owners._dump()] == [OTHER]
     # Only by this are the flows of a MAC told, after a restart too.
     assert devices.device("10.99.0.134").mac == (MAC if mac(left_out) else None)
     assert devices.identity("no address") == "no address"
@@ -359,8 +359,8 @@ def restarted(directory: Path, told: int, left_out: tuple[str, ...] = ()) -> Dev
     before.open()
     tell(devices, f"DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd:01 Camera\nneigh fd99::1 {MAC}", told)
     tell(devices, "SLAAC-CONFIRM(v0) fd99::2 tablet", told)
-    devices._address_rows.put("nowhere", [MAC, 1, None, 1])
-    devices._owner_rows.put(OTHER, 7)
+    devices.addresses.table.put("nowhere", [MAC, 1, None, 1])
+    devices.owners.table.put(OTHER, 7)
     before.save()
     before.close()
     after = state(directory)

@@ -67,11 +67,10 @@ def test_rarely_says_a_kind_once_an_hour(
 ) -> None:
     clock = Clock()
     monkeypatch.setattr(time, "monotonic", clock)
-    rarely = health.Rarely()
     for kind in ("a", "a", "b"):
-        rarely.say(kind, health.WARNING, kind)
+        health.rarely(kind, health.WARNING, kind)
     clock.now += 3600
-    rarely.say("a", health.WARNING, "a")
+    health.rarely("a", health.WARNING, "a")
     assert capfd.readouterr().err.splitlines() == [f"<4>wrtflow: {kind}" for kind in ("a", "b", "a")]
 
 

@@ -17,6 +17,19 @@ def said(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     return numbers
 
 
+def made() -> outbox.Outbox:
+    return outbox.Outbox(state.State(Path("/nonexistent/state.sqlite")))
+
+
+def post(box: outbox.Outbox, count: int) -> list[str]:
+    """Have so many documents leave as one message."""
+    posted: list[str] = []
+    put(box, *range(count))
+    box.stop()
+    box.run(posted.append)
+    return posted
+
+
 def put(box: outbox.Outbox, *numbers: int) -> None:
     for number in numbers:
         box.put("network-2026.11", f"id{number}", "{}")
@@ -32,7 +45,7 @@ def test_what_is_there_goes_together_and_in_order(
     said: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(outbox, "TOGETHER", 3)
-    box = outbox.Outbox()
+    box = made()
     posted: list[str] = []
     put(box, *range(7))
     box.stop()
@@ -46,7 +59,7 @@ def test_the_first_goes_at_once_and_the_next_together(
 ) -> None:
     pause, more = threading.Event(), threading.Event()
     monkeypatch.setattr(time, "sleep", lambda _: (pause.set(), more.wait(30)))
-    box = outbox.Outbox()
+    box = made()
     posted: list[str] = []
     running = threading.Thread(target=box.run, args=(posted.append,))
     running.start()
@@ -63,57 +76,34 @@ def test_the_first_goes_at_once_and_the_next_together(
 def test_what_finds_no_room_is_counted_in_documents(
     said: dict[str, int], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    box = outbox.Outbox()
-
-    def post(text: str) -> None:
-        if said["bytes"] + len(text) > said["capacity"]:
-            said["dropped"] += 1
-        else:
-            said["bytes"] += len(text)
-
-    said.update(capacity=8 << 20, waiting=1)
-    text, count, kept, dropped = "x" * 70_000, 0, 0, 0
-    while dropped < 30:
-        before, count = said["dropped"], count % 7 + 1
-        box._post(post, text, count)
-        if said["dropped"] > before:
-            dropped += count
-        else:
+    box, kept, dropped = made(), 0, 0
+    for number in range(40):
+        count = number % 7 + 1
+        assert len(post(box, count)) == 1
+        if number % 3:
             kept += count
-        assert (box.numbers["waiting"], box.dropped) == (kept, dropped)
-    told = {**said, "waiting": kept, "dropped": dropped, "dropped_ever": dropped}
-    assert (box.report(), box.report()) == (told, told)
+            said["waiting"] += 1
+        else:
+            dropped += count
+            said["dropped"] += 1
+        told = {**said, "waiting": kept, "dropped": dropped, "dropped_ever": dropped}
+        assert (box.report(), box.report()) == (told, told)
     assert capfd.readouterr().err.splitlines() == [
-        f"<3>wrtflow: The disk buffer is full: {dropped} documents have been dropped since syslog-ng's start."
+        "<3>wrtflow: The disk buffer is full: 1 documents have been dropped since syslog-ng's start."
     ]
-
-
-def test_while_there_is_room_syslog_ng_is_not_asked(
-    said: dict[str, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[None] = []
-    monkeypatch.setattr(health, "queue", lambda: (asked.append(None), dict(said))[1])
-    box = outbox.Outbox()
-    for _ in range(100):
-        box._post(lambda _: None, "x" * 1000, 1)
-    assert len(asked) == 1
 
 
 def test_drops_are_found_when_syslog_ng_answers_again(
     said: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    moment = [100.0]
-    monkeypatch.setattr(time, "monotonic", lambda: moment[0])
     monkeypatch.setattr(health, "queue", dict)
-    box = outbox.Outbox()
-    box._post(lambda _: None, "", 5)
-    box._post(lambda _: None, "", 3)
-    monkeypatch.setattr(health, "queue", lambda: {**said, "dropped": 2, "bytes": said["capacity"]})
-    box._post(lambda _: None, "", 2)
-    assert (box.numbers["waiting"], box.dropped) == (10, 0)
-    moment[0] += 2
-    box._post(lambda _: None, "", 1)
-    assert (box.numbers["waiting"], box.dropped) == (8, 3)
+    box = made()
+    for count in (5, 3, 2):
+        post(box, count)
+        assert box.report() == {}
+    monkeypatch.setattr(health, "queue", lambda: {**said, "dropped": 2, "waiting": 1})
+    box.report()
+    assert (box.numbers["waiting"], box.dropped) == (5, 5)
 
 
 def test_a_reload_goes_on_with_the_numbers(tmp_path: Path, said: dict[str, int]) -> None:
@@ -125,13 +115,13 @@ def test_a_reload_goes_on_with_the_numbers(tmp_path: Path, said: dict[str, int])
 
     kept = state.State(tmp_path / "state.sqlite")
     box = after(None, kept)
-    box._post(lambda _: said.update(dropped=1, bytes=said["capacity"], waiting=1), "", 4)
-    box._post(lambda _: None, "", 2)
+    post(box, 4)
+    said.update(dropped=1, waiting=1)
+    assert box.report()["dropped"] == 4
+    post(box, 2)
     # Other settings: another state, which takes what the first has in memory.
     box = after(box, state.State(tmp_path / "state.sqlite", kept))
     assert box.report() == {**said, "waiting": 2, "dropped": 4, "dropped_ever": 4}
-    box._post(lambda _: None, "", 1)
-    assert box.dropped == 4
     kept.save()
     # dropped is of this start, as syslog-ng's is.
     box = after(None, state.State(tmp_path / "state.sqlite"))
@@ -139,7 +129,7 @@ def test_a_reload_goes_on_with_the_numbers(tmp_path: Path, said: dict[str, int])
 
 
 def test_an_empty_buffer_sets_right_what_was_counted_wrong(said: dict[str, int]) -> None:
-    box = outbox.Outbox()
+    box = made()
     box.numbers.add("waiting", 7)
     assert box.report(in_hand=True)["waiting"] == 7
     assert box.report()["waiting"] == 0
@@ -147,7 +137,7 @@ def test_an_empty_buffer_sets_right_what_was_counted_wrong(said: dict[str, int])
 
 def test_no_syslog_ng_no_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "queue", dict)
-    box = outbox.Outbox()
+    box = made()
     box.numbers.add("waiting", 7)
     assert (box.report(), box.numbers["waiting"]) == ({}, 7)
 
@@ -162,10 +152,10 @@ def test_more_can_t_leave_than_was_there() -> None:
 @pytest.mark.parametrize("value", ["7", "-1", "1.5", "true", "null", "[]", "9" * 30, "\x00"])
 def test_a_row_that_is_no_number_counts_from_0(tmp_path: Path, value: str) -> None:
     kept = state.State(tmp_path / "state.sqlite")
-    numbers = outbox.Numbers(kept)
+    box = outbox.Outbox(kept)
     kept.open()
     with sqlite3.connect(tmp_path / "state.sqlite") as database:
         database.execute("INSERT INTO store VALUES ('waiting', ?), ('indexed', '3')", (value,))
-    numbers.load()
-    assert (numbers["waiting"], numbers["indexed"]) == (7 if value == "7" else 0, 3)
+    box.load()
+    assert (box.numbers["waiting"], box.numbers["indexed"]) == (7 if value == "7" else 0, 3)
     kept.close()

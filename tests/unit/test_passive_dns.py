@@ -264,7 +264,7 @@ def test_any_text_is_taken_and_gives_right_names_or_none(lines: list[str]) -> No
     passive = made()
     for line in lines:
         passive.observe(ROUTER, line, NOW)
-    for key, _ in passive._dump():
+    for key in passive.records:
         device, remote = key.split(" ")
         name = passive.name(device, remote, NOW)
         # Somebody asked for it in these very words, and the address was in an answer.
@@ -313,11 +313,11 @@ def test_a_name_lives_as_long_as_its_ttl_after_it_was_last_asked_for() -> None:
 
 def test_asking_again_at_once_is_not_written_again() -> None:
     passive = fed(asked("a.example", "198.18.1.1"))
-    assert passive._table.changes()
+    assert passive.records.table.changes()
     feed(passive, asked("a.example", "198.18.1.1"), NOW + DNS_TTL // 1000 - 1)
-    assert not passive._table.changes()
+    assert not passive.records.table.changes()
     feed(passive, asked("a.example", "198.18.1.1"), NOW + DNS_TTL // 1000)
-    assert passive._table.changes()
+    assert passive.records.table.changes()
 
 
 def flood(passive: PassiveDns, count: int, device: Callable[[int], str], now: int = NOW) -> None:
@@ -382,7 +382,7 @@ def test_names_come_back_after_a_restart_whatever_the_clock_was(tmp_path: Path, 
     before.open()
     feed(passive, asked("a.example", "198.18.1.1") + asked("b.example", "198.18.1.1"), told)
     feed(passive, asked("c.example", "198.18.1.1", "10.99.0.9"), told)
-    passive._table.put("10.99.0.8 198.18.1.1", [])
+    passive.records.table.put("10.99.0.8 198.18.1.1", [])
     before.save()
     before.close()
     after = state(tmp_path)

@@ -458,7 +458,7 @@ def test_names_come_back_and_those_of_a_clock_in_the_future_are_asked_for_again(
         "198.18.0.5": (7,),
         "nowhere": ("a.example", True, day),
     }.items():
-        reverse._table.put(ip, row)
+        reverse.names.table.put(ip, row)
     before.save()
     before.close()
     after = state(tmp_path)

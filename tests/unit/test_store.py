@@ -78,7 +78,7 @@ class Collector:
     def __init__(self, directory: Path, chosen: settings.Delivery, size: int = 1 << 20) -> None:
         self.settings = chosen
         self.now = 0.0
-        self.spool = spool.Spool(directory / "refused", size)
+        self.spool = spool.Spool(directory / "refused.sqlite", size)
         self.store = store.Store(chosen, self.spool)
         self.queue: list[store.Document] = []
 
@@ -789,7 +789,7 @@ def test_a_full_spool_drops_the_oldest_and_counts_them(
 def test_a_spool_that_can_not_be_written_blocks_nothing(
     collector: Collector, double: typing.Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "refused").write_text("a file where the directory should be")
+    (tmp_path / "refused.sqlite").mkdir()
     double.behaviour = [{"item": 400, "match": "1"}]
     assert collector.give(*documents(3))
     assert collector.numbers == {"indexed": 2, "refused": 1, "lost": 1}
@@ -853,7 +853,7 @@ class Scripted:
 def test_nothing_is_lost_and_nothing_is_doubled_whatever_happens(
     tmp_path_factory: pytest.TempPathFactory, fates: list[typing.Any], number: int, lines: int
 ) -> None:
-    kept = spool.Spool(tmp_path_factory.mktemp("any") / "refused", 1 << 20)
+    kept = spool.Spool(tmp_path_factory.mktemp("any") / "refused.sqlite", 1 << 20)
     server = Scripted(fates)
     sending = store.Store(settings.Delivery(url=""), kept)
     sending._client = typing.cast("store.Client", server)
@@ -960,8 +960,11 @@ def test_what_waits_is_counted_in_documents(
         return health.collect()["queue"]["waiting"]  # type: ignore[index]
 
     started = destination()
-    started.collector.outbox._post(messages.append, "a", 3)
-    started.collector.outbox._post(messages.append, "b", 2)
+    for count in (3, 2):
+        for _ in range(count):
+            started.collector.outbox.put("network-2026.11", "id", "{}")
+        started.collector.outbox.stop()
+        started.collector.outbox.run(messages.append)
     assert waiting() == 5
     double.behaviour = [{"status": 503}]
     started.send(message(0, 1, 2))

@@ -13,6 +13,7 @@ import collections
 import fcntl
 import json
 import re
+import sqlite3
 import subprocess
 import sys
 import time
@@ -53,9 +54,9 @@ def main(arguments: list[str] | None = None) -> int:
         loaded = settings.load(chosen.settings)
         if chosen.command == "health":
             return _health(loaded, chosen.json)
-        spool = spools.Spool(loaded.state_file("refused"))
+        spool = spools.Spool(loaded.state_file("refused.sqlite"))
         return _list(spool, chosen.json) if chosen.action == "list" else _resend(loaded, spool)
-    except (settings.SettingsError, OSError) as error:
+    except (settings.SettingsError, sqlite3.Error, OSError) as error:
         print(f"wrtflow: {error}", file=sys.stderr)
         return 1
 

@@ -76,7 +76,6 @@ class Collector:
             Registries(), Calendar(chosen.timezone), self.counts,
         )  # fmt: skip
         self._follows = before is not None
-        self._rarely = health.Rarely()
         self._lock = threading.Lock()
         self._loaded = False
         self._finished = False
@@ -128,7 +127,7 @@ class Collector:
         """Return the counters since the start, for the health record."""
         return {
             "lines": self._lines(), **self.counts, "open": len(self.correlate), "routers": len(self._routers),
-            "first_contacts": len(self._contacts), "first_contacts_beyond": self._contacts.beyond,
+            "first_contacts": len(self._contacts.met), "first_contacts_beyond": self._contacts.beyond,
             "access_point_flows_beyond": self._access_points.beyond,
         }  # fmt: skip
 
@@ -232,7 +231,7 @@ class Collector:
                         self._networks.tell(earlier.id, [])
                     self._places.clear()
             except ValueError as error:
-                self._rarely.say(
+                health.rarely(
                     "networks", health.WARNING, f"{router.id} tells of networks: {error}. They are not taken."
                 )
                 raise Refused(str(error)) from error
@@ -294,7 +293,7 @@ class Collector:
                 self.keep()
             except Exception as error:
                 # This thread must not end: nothing would outlive a restart any more.
-                self._rarely.say("keeper", health.ERROR, f"a fault of wrtflow's own: {error!r}")
+                health.rarely("keeper", health.ERROR, f"a fault of wrtflow's own: {error!r}")
 
 
 _lock = threading.Lock()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import collections
-
 from wrtflow.clock import Clock
 from wrtflow.places import Place
-from wrtflow.state import State
+from wrtflow.state import Rows, State
 
 # Contacts of one device, and of all; what is beyond is never called first.
 _OF_ONE = 10_000
@@ -25,28 +23,20 @@ class Contacts:
     def __init__(self, state: State, clock: Clock) -> None:
         """Know none."""
         self._clock = clock
-        # "device place" -> the day of the last contact, the oldest first; and how many contacts a device has.
-        self._met: collections.OrderedDict[str, int] = collections.OrderedDict()
-        self._of: collections.Counter[str] = collections.Counter()
+        # "device place" -> the day of the last contact, the oldest first.
+        self.met: Rows[int] = Rows(state, "met", owner=lambda contact, _: contact.rpartition(" ")[0])
         self._asked: set[tuple[str | None, str, str | None, int | None]] = set()
         self._today = 0
         self._behind = 0  # days that these days are behind the clock's
-        self._table = state.table("met", lambda: list(self._met.items()))
         self.beyond = 0  # contacts beyond the limits
-
-    def __len__(self) -> int:
-        """Count the contacts."""
-        return len(self._met)
 
     def load(self) -> None:
         """Read what was met before."""
-        rows = sorted(self._table.load(lambda contact, day: (int(day), contact)))
-        for day, contact in rows:
-            self._put(contact, day)
+        self.met.load(lambda _, day: int(day))
         # No contact grows older by a long time without a collector, or by a wrong clock.
-        today = self._clock.now() // _DAY
-        if rows and not 0 <= today - rows[-1][0] <= _AWAY:
-            self._behind = today - rows[-1][0]
+        away = self._clock.now() // _DAY - max(self.met.values(), default=0)
+        if self.met and not 0 <= away <= _AWAY:
+            self._behind = away
 
     def meets(self, mac: str | None, address: str, place: Place, now: int) -> bool:
         """Tell whether a device is new to the place's country or system. A device is its MAC, else its address."""
@@ -54,8 +44,8 @@ class Contacts:
         if today != self._today:
             self._today = today
             self._asked.clear()
-            while self._met and next(iter(self._met.values())) < today - _DAYS:
-                self._drop(next(iter(self._met)))
+            while self.met and next(iter(self.met.values())) < today - _DAYS:
+                del self.met[next(iter(self.met))]
         contact = mac, address, place.country, place.system
         if contact in self._asked:
             return False
@@ -70,31 +60,12 @@ class Contacts:
     def _meet(self, mac: str | None, address: str, where: str) -> bool:
         device, today = mac or address, self._today
         known = f"{device} {where}"
-        first = known not in self._met
         # What it met before its MAC was known is the address's. The MAC takes it over.
-        if mac and self._drop(f"{address} {where}"):
-            first = False
-        if known not in self._met and (self._of[device] >= _OF_ONE or len(self._met) >= _MOST):
+        taken = mac and self.met.drop(f"{address} {where}")
+        first = known not in self.met and not taken
+        if known not in self.met and (self.met.of[device] >= _OF_ONE or len(self.met) >= _MOST):
             self.beyond += 1
             return False
-        if self._met.get(known) != today:
-            self._put(known, today)
-            self._table.put(known, today)
+        if self.met.get(known) != today:
+            self.met[known] = today
         return first
-
-    def _put(self, contact: str, day: int) -> None:
-        if contact not in self._met:
-            self._of[contact.rpartition(" ")[0]] += 1
-        self._met[contact] = day
-        self._met.move_to_end(contact)
-
-    def _drop(self, contact: str) -> bool:
-        """Return whether it was known."""
-        if self._met.pop(contact, None) is None:
-            return False
-        self._table.delete(contact)
-        device = contact.rpartition(" ")[0]
-        self._of[device] -= 1
-        if not self._of[device]:
-            del self._of[device]
-        return True

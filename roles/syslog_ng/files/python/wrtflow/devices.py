@@ -14,17 +14,16 @@ from __future__ import annotations
 
 import enum
 import re
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from operator import itemgetter
 from socket import AF_INET6, inet_pton
 from typing import Any, NamedTuple
 
 from wrtflow import settings
 from wrtflow.places import LeftOut
 from wrtflow.shares import Shares
-from wrtflow.state import State
+from wrtflow.state import Rows, State
 from wrtflow.wellformed import LONGEST, address, hostname, mac, spelt, without
 
 # ms after which a device or an address that wasn't seen is forgotten.
@@ -95,43 +94,41 @@ class Devices:
         self._left_out = left_out
         self._moved = moved
         # MACs without an address come first, then those that were last seen longest ago.
-        self.owners: OrderedDict[str, _Owner] = OrderedDict()
-        self.addresses: dict[str, _Address] = {}
+        self.owners: Rows[_Owner] = Rows(state, "devices", self._owner_row)
+        self.addresses: Rows[_Address] = Rows(state, "addresses", _address_row)
         self._nobody = _Owner("", 0)
         self.counts: Counter[str] = Counter()
         limits = ADDRESSES, ADDRESSES_OF_DEVICE, DEVICE_TTL, LATELY
         self.shares = Shares(*limits, self._dropped, self.counts, "addresses")
-        self._owner_rows = state.table("devices", self._dump_owners)
-        self._address_rows = state.table("addresses", self._dump_addresses)
 
     def load(self, now: int) -> None:
         """Read what was kept. A time that is still to come is a wrong clock's, and taken as now."""
 
-        def owner_row(key: str, row: Any) -> tuple[str, str | None, int]:
+        def owner(key: str, row: Any) -> _Owner:
             name, when = row
             if mac(key) != key:
                 raise ValueError(key)
-            return key, name and str(name), min(int(when), now)
+            return self._called(_Owner(key, min(int(when), now)), name and str(name))
 
-        def address_row(key: str, row: Any) -> tuple[int, str, str, Told, str | None]:
+        def known(key: str, row: Any) -> _Address:
             holder, told, name, when = row
             if address(key) != key or (holder != "" and mac(holder) != holder):
                 raise ValueError(key)
-            return min(int(when), now), key, holder, Told(told), name and str(name)
+            when = min(int(when), now)
+            of = self._owner(holder, when)
+            if of is None:
+                raise ValueError(holder)
+            return _Address(of, name and str(name), Told(told), when)
 
-        for holder, name, when in self._owner_rows.load(owner_row):
-            owner = None if self._left_out.mac(holder) else self._owner(holder, when)
-            if owner is None:
-                self._owner_rows.delete(holder)
+        self.owners.load(owner)
+        for holder in self._left_out.macs.intersection(self.owners):
+            del self.owners[holder]
+        self.addresses.load(known)
+        for ip, one in sorted(self.addresses.items(), key=lambda row: row[1].when):
+            if self._left_out.address(ip) or not self.shares.put(one.owner.mac, ip, one.when):
+                del self.addresses[ip]
             else:
-                self._call(owner, name)
-        for when, ip, holder, told, name in sorted(self._address_rows.load(address_row), key=itemgetter(0)):
-            owner = self._owner(holder, when)
-            if owner is None or self._left_out.address(ip) or not self.shares.put(holder, ip, when):
-                self._address_rows.delete(ip)
-                continue
-            self.addresses[ip] = _Address(owner, name, told, when)
-            self._see(owner, told, max(owner.when, when))
+                self._see(one.owner, one.told, max(one.owner.when, one.when))
 
     def device(self, ip: str) -> Device:
         """Return what is known of the device that has this address."""
@@ -187,8 +184,7 @@ class Devices:
         name = self._name_of(rest)
         known = self._bind(ip, holder, told, now)
         if known and name not in (None, known.owner.name) and not self._left_out.mac(holder):
-            self._call(known.owner, name)
-            self._owner_rows.put(holder, (name, now))
+            self.owners[holder] = self._called(known.owner, name)
 
     def _lease6(self, ip_text: str, duid: str, rest: list[str], now: int) -> None:
         ip = address(ip_text)
@@ -204,7 +200,7 @@ class Devices:
         # No name is news too: whoever had the address before may have had one.
         if known is not None and known.name != name and not self._left_out.mac(known.owner.mac):
             known.name = name
-            self._address_rows.put(ip, self._row(known))
+            self.addresses[ip] = known
 
     def _name_of(self, rest: list[str]) -> str | None:
         """Return the name at the end of a line; None where it has several words or other characters."""
@@ -231,27 +227,26 @@ class Devices:
         if owner is None or not self.shares.put(holder, ip, now):
             return None
         if known is None:
-            known = self.addresses[ip] = _Address(owner, name)
+            known = _Address(owner, name)
         if self._left_out.mac(holder):
             # Forgets what it asked for while it was only an address.
             self._moved(ip)
-        self._see(owner, told, now)
         known.told, known.when = told, now
-        self._address_rows.put(ip, self._row(known))
-        if told != Told.DUID and not self._left_out.mac(holder):
-            self._owner_rows.put(holder, (owner.name, now))
+        self.addresses[ip] = known
+        self._see(owner, told, now)
         return known
 
     def _see(self, owner: _Owner, told: Told, now: int) -> None:
         if owner is not self._nobody:
             owner.when = now
-            self.owners.move_to_end(owner.mac)
             if told != Told.DUID and owner.device is _UNKNOWN:
-                self._call(owner, None)
+                self._called(owner, None)
+            self.owners[owner.mac] = owner
 
-    def _call(self, owner: _Owner, name: str | None) -> None:
+    def _called(self, owner: _Owner, name: str | None) -> _Owner:
         owner.name = name
         owner.device = Device(self._static.get(owner.mac, name), owner.mac)
+        return owner
 
     def _owner(self, holder: str, now: int) -> _Owner | None:
         """Return the owner of a MAC ("": an unknown one); None for a new MAC where there is no room."""
@@ -263,16 +258,17 @@ class Devices:
                     self.counts["devices_refused"] += 1
                     return None
                 self._forget(oldest)
-            owner = self.owners[holder] = _Owner(holder, now)
-            self.owners.move_to_end(holder, last=False)
+            owner = _Owner(holder, now)
             if self._left_out.mac(holder) or holder in self._static:
-                self._call(owner, None)
+                self._called(owner, None)
+            self.owners[holder] = owner
+            self.owners.move_to_end(holder, last=False)
         return owner
 
     def _dropped(self, ip: str) -> None:
-        known = self.addresses.pop(ip)
+        known = self.addresses[ip]
         holder = known.owner.mac
-        self._address_rows.delete(ip)
+        del self.addresses[ip]
         if known.told != Told.DUID:
             self._moved(ip)
         if holder and holder not in self.shares.owners:
@@ -281,7 +277,6 @@ class Devices:
     def _forget(self, holder: str) -> None:
         self.shares.forget(holder)
         del self.owners[holder]
-        self._owner_rows.delete(holder)
 
     def _derived(self, ip: str) -> Device:
         """Return the device whose MAC an IPv6 address was made of, if one here has that."""
@@ -291,15 +286,12 @@ class Devices:
             return Device(self._static.get(holder), holder)
         return _UNKNOWN if owner is None else owner.device
 
-    def _row(self, known: _Address) -> tuple[str, int, str | None, int]:
-        return known.owner.mac, known.told, known.name, known.when
+    def _owner_row(self, owner: _Owner) -> tuple[str | None, int] | None:
+        return (owner.name, owner.when) if owner.device.mac and not self._left_out.mac(owner.mac) else None
 
-    def _dump_owners(self) -> list[tuple[str, Any]]:
-        known = [(key, owner) for key, owner in list(self.owners.items()) if owner.device.mac]
-        return [(key, (owner.name, owner.when)) for key, owner in known if not self._left_out.mac(key)]
 
-    def _dump_addresses(self) -> list[tuple[str, Any]]:
-        return [(ip, self._row(known)) for ip, known in list(self.addresses.items())]
+def _address_row(known: _Address) -> tuple[str, int, str | None, int]:
+    return known.owner.mac, known.told, known.name, known.when
 
 
 def _eui64_mac(ip: str) -> str | None:

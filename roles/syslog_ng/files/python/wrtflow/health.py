@@ -28,6 +28,8 @@ _PERIOD = 5
 
 Report = Mapping[str, object]
 
+# By kind: when it was said rarely() last.
+_said: dict[str, float] = {}
 _reports: dict[str, Callable[[], Report]] = {}
 _writer: _Writer | None = None
 
@@ -70,20 +72,13 @@ class Condition:
             changed()
 
 
-class Rarely:
-    """What happens again and again is said once an hour."""
-
-    def __init__(self) -> None:
-        """Nothing has been said."""
-        self._said: dict[str, float] = {}
-
-    def say(self, kind: str, level: int, sentence: str) -> None:
-        """Say the sentence, unless one of this kind has been said within the hour."""
-        now = time.monotonic()
-        if now - self._said.get(kind, -math.inf) >= _RARELY:
-            self._said[kind] = now
-            say(level, sentence)
-            changed()
+def rarely(kind: str, level: int, sentence: str) -> None:
+    """Say the sentence, unless one of this kind has been said within the hour."""
+    now = time.monotonic()
+    if now - _said.get(kind, -math.inf) >= _RARELY:
+        _said[kind] = now
+        say(level, sentence)
+        changed()
 
 
 def register(name: str, report: Callable[[], Report]) -> None:

@@ -35,7 +35,6 @@ class Names:
         self._reverse = ReverseDns(state, clock, chosen.names.resolvers)
         # For changes; look-ups need none.
         self._lock = threading.Lock()
-        self._rarely = health.Rarely()
         self._errors = 0
         # What the parts do themselves.
         self.mac = self._devices.mac
@@ -61,7 +60,7 @@ class Names:
         except Exception as error:
             self._errors += 1
             sentence = f"A line about names met a fault of wrtflow: {error!r:.200}"
-            self._rarely.say("names", health.ERROR, sentence)
+            health.rarely("names", health.ERROR, sentence)
 
     def observe_neighbour(self, router: str, text: str) -> None:
         """Take a line of the router's own script. Never raises."""

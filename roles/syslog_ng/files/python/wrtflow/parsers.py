@@ -139,7 +139,7 @@ class Elasticsearch(_Part, LogDestination):  # type: ignore[misc]
         if not super().init(options):
             return False
         chosen, outbox = self.collector.settings, self.collector.outbox
-        self.store = store.Store(chosen.delivery, Spool(chosen.state_file("refused")), outbox.numbers)
+        self.store = store.Store(chosen.delivery, Spool(chosen.state_file("refused.sqlite")), outbox.numbers)
         health.register("delivery", self.store.report)
         health.register("queue", lambda: outbox.report(self.store.size > 0))
         health.start(chosen.state_file("health.json"))

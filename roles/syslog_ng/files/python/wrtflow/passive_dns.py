@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from wrtflow.shares import Shares
-from wrtflow.state import State
+from wrtflow.state import Rows, State
 from wrtflow.wellformed import LONGEST, address, hostname
 
 # ms that a name counts after it was last asked for.
@@ -67,12 +67,12 @@ class PassiveDns:
     def __init__(self, state: State, identity: Callable[[str], str]) -> None:
         """identity returns the device of an address; nothing is learned from a device ""."""
         self._identity = identity
-        # By device and address, the newest first.
-        self.records: dict[tuple[str, str], tuple[Record, ...]] = {}
+        # By "device address", the newest first.
+        self.records: Rows[tuple[Record, ...]] = Rows(state, "asked")
         # Replaced and refused: pairs of device and address, and queries, whose answers tell nothing then.
         self.counts: Counter[str] = Counter()
-        self.shares = Shares(DNS_SIZE, DNS_OF_DEVICE, DNS_TTL, LATELY, self._dropped, self.counts, "dns")
-        self._table = state.table("asked", self._dump)
+        forget = self.records.__delitem__
+        self.shares = Shares(DNS_SIZE, DNS_OF_DEVICE, DNS_TTL, LATELY, forget, self.counts, "dns")
         self._routers = defaultdict[str, _Router](lambda: _Router(self.counts))
         forget = self._routers.__delitem__
         self._heard = Shares(ROUTERS, 1, ANSWERED, ANSWERED, forget, self.counts, "dns_queries")
@@ -81,18 +81,19 @@ class PassiveDns:
     def load(self, now: int) -> None:
         """Read what was kept, but of devices that are left out."""
 
-        def decode(key: str, row: Any) -> tuple[str, str, tuple[Record, ...]]:
-            device, remote = key.split(" ")
+        def decode(key: str, row: Any) -> tuple[Record, ...]:
             # A time that is still to come is a wrong clock's.
             records = [(str(name), min(int(first), now), min(int(last), now)) for name, first, last in row]
-            if not 0 < len(records) <= NAMES_PER_ADDRESS:
+            if key.count(" ") != 1 or not 0 < len(records) <= NAMES_PER_ADDRESS:
                 raise ValueError(key)
-            return device, remote, tuple(records)
+            return tuple(records)
 
-        for device, remote, records in sorted(self._table.load(decode), key=lambda row: row[2][0][2]):
+        self.records.load(decode)
+        for pair, records in sorted(self.records.items(), key=lambda row: row[1][0][2]):
+            device, last = pair.partition(" ")[0], records[0][2]
             left_out = not self._identity(device)
-            if left_out or now - records[0][2] > DNS_TTL or not self._keep(device, remote, records):
-                self._table.delete(f"{device} {remote}")
+            if left_out or now - last > DNS_TTL or not self.shares.put(device, pair, last):
+                del self.records[pair]
 
     def observe(self, router: str, text: str, now: int) -> None:
         """Take a line of dnsmasq's (without the program's name)."""
@@ -115,7 +116,7 @@ class PassiveDns:
 
     def name(self, device: str, remote: str, at: int | None) -> str | None:
         """Return the name that led the device to the address: the last one asked for until at (None: now)."""
-        records = self.records.get((device, remote), ())
+        records = self.records.get(f"{device} {remote}", ())
         if at is None:
             return records[0][0] if records and records[0][2] >= self._oldest else None
         for name, first, last in records:
@@ -168,7 +169,8 @@ class PassiveDns:
     def _record(self, asked: tuple[str, str], remote: str, now: int) -> None:
         name, device = asked
         self.counts["dns_answers"] += 1
-        records = self.records.get((device, remote), ())
+        pair = f"{device} {remote}"
+        records = self.records.get(pair, ())
         first = now
         if records and records[0][0] == name:
             _, before, last = records[0]
@@ -177,19 +179,5 @@ class PassiveDns:
                 return
             first = before if now - last <= DNS_TTL else now
             records = records[1:]
-        records = (name, first, now), *records[: NAMES_PER_ADDRESS - 1]
-        if self._keep(device, remote, records):
-            self._table.put(f"{device} {remote}", records)
-
-    def _keep(self, device: str, remote: str, records: tuple[Record, ...]) -> bool:
-        if not self.shares.put(device, (device, remote), records[0][2]):
-            return False
-        self.records[device, remote] = records
-        return True
-
-    def _dropped(self, pair: tuple[str, str]) -> None:
-        del self.records[pair]
-        self._table.delete(" ".join(pair))
-
-    def _dump(self) -> list[tuple[str, tuple[Record, ...]]]:
-        return [(" ".join(pair), records) for pair, records in list(self.records.items())]
+        if self.shares.put(device, pair, now):
+            self.records[pair] = (name, first, now), *records[: NAMES_PER_ADDRESS - 1]

@@ -21,7 +21,7 @@ import maxminddb
 
 from wrtflow import health
 from wrtflow.clock import Clock
-from wrtflow.state import State
+from wrtflow.state import Rows, State
 from wrtflow.wellformed import address, spelt
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -127,12 +127,9 @@ class Networks:
         self._configured = [ipaddress.ip_network(text, strict=False) for text in (*_LINK, *configured)]
         self._clock = clock
         # By router: its networks, and until when each is home (ms, steady): None for those of now.
-        self._told: dict[str, dict[Network, int | None]] = {}
+        self._told: Rows[dict[Network, int | None]] = Rows(state, "networks", _row)
         # By router that tells none: when it last showed a new address, and its addresses.
         self._shown: dict[str, tuple[int, collections.deque[Network]]] = {}
-        self._table = state.table(
-            "networks", lambda: [(name, _row(told)) for name, told in list(self._told.items())]
-        )
         # The parsers tell and show, the keeper refreshes.
         self._lock = threading.Lock()
         self._unite()
@@ -141,13 +138,13 @@ class Networks:
         """Read what was told before."""
         latest = self._clock.now() + _FORMER
 
-        def decode(router: str, row: typing.Any) -> tuple[str, dict[Network, int | None]]:
-            return router, {
+        def decode(_: str, row: typing.Any) -> dict[Network, int | None]:
+            return {
                 _narrow(ipaddress.ip_network(text)): None if until is None else min(int(until), latest)
                 for text, until in row
             }
 
-        self._told.update(self._table.load(decode))
+        self._told.load(decode)
         self._unite()
 
     def is_home(self, address: Address) -> bool:
@@ -210,9 +207,8 @@ class Networks:
     def _put(self, router: str, networks: dict[Network, int | None]) -> None:
         if networks:
             self._told[router] = networks
-            self._table.put(router, _row(networks))
-        elif self._told.pop(router, None):
-            self._table.delete(router)
+        else:
+            self._told.drop(router)
 
     def _unite(self) -> None:
         told = [network for items in self._told.values() for network in items]
@@ -282,7 +278,6 @@ class Databases:
         self._files = [folder / "GeoLite2-City.mmdb", folder / "GeoLite2-ASN.mmdb"]
         # By file: its version, when it was built (s since 1970), and its reader.
         self._open: dict[Path, tuple[tuple[int, int, int], int, maxminddb.Reader]] = {}
-        self._rarely = health.Rarely()
         self._faults: dict[Path, str] = {}
 
     def open(self) -> None:
@@ -337,7 +332,7 @@ class Databases:
         try:
             return self._open[file][2].get(ip)
         except Exception as error:
-            self._rarely.say(file.name, health.ERROR, f"{file} is damaged ({error}): look for a new one.")
+            health.rarely(file.name, health.ERROR, f"{file} is damaged ({error}): look for a new one.")
             return None
 
 

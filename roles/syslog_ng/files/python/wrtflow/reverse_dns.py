@@ -5,6 +5,7 @@ A PTR record can say anything, so its name is asked for in turn: it is confirmed
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 import time
@@ -18,7 +19,7 @@ import dns.resolver
 import dns.reversename
 
 from wrtflow.clock import Clock
-from wrtflow.state import State
+from wrtflow.state import Rows, State
 from wrtflow.wellformed import address, hostname
 
 RESOLV_CONF = "/etc/resolv.conf"
@@ -56,13 +57,7 @@ class ReverseDns:
     def __init__(self, state: State, clock: Clock, resolvers: Sequence[str] = ()) -> None:
         """Ask nobody before start()."""
         self._clock = clock
-        servers = [text.partition("#") for text in resolvers]
-        # Whom the threads ask. resolv.conf is read again when its time has changed.
-        self._resolver = dns.resolver.Resolver(configure=False)
-        self._resolver.nameservers = [
-            dns.nameserver.Do53Nameserver(host, int(port or 53)) for host, _, port in servers
-        ]
-        self._read = None if servers else -1.0
+        self._servers = tuple(resolvers)
         self._threads: list[threading.Thread] = []
         # Set when the threads are to end.
         self._closed = threading.Event()
@@ -77,27 +72,23 @@ class ReverseDns:
         # When the next question may be asked, by the monotonic clock.
         self._next = 0.0
         # What was wanted last comes last.
-        self.names: OrderedDict[str, Entry] = OrderedDict()
-        self._table = state.table("reverse", lambda: list(self.names.items()))
+        self.names: Rows[Entry] = Rows(state, "reverse")
         self.counts: Counter[str] = Counter()
 
     def load(self, now: int) -> None:
         """Read what was kept."""
 
-        def decode(ip: str, row: Any) -> tuple[str, Entry]:
+        def decode(ip: str, row: Any) -> Entry:
             name, confirmed, until = row
             # An entry that would stand longer was made by a wrong clock: the address is asked for again.
             latest = now + (NEGATIVE_TTL if name is None else PTR_TTL)
             until = int(until) if int(until) <= latest else now
             if address(ip) != ip:
                 raise ValueError(ip)
-            return ip, (name and str(name), confirmed is True, until)
+            return name and str(name), confirmed is True, until
 
-        for ip, entry in self._table.load(decode):
-            if entry[2] + STALE < now:
-                self._table.delete(ip)
-            else:
-                self._keep(ip, entry)
+        self.names.load(decode)
+        self.refresh(now)
 
     def start(self) -> None:
         """Start asking."""
@@ -151,10 +142,10 @@ class ReverseDns:
         return entry[:2] if entry is not None and entry[2] + STALE > self._clock.now() else (None, False)
 
     def refresh(self, now: int) -> None:
-        """Let go of what is too old to be told, as far as it was wanted longest ago."""
+        """Let go of what is too old to be told."""
         with self._lock:
-            while self.names and next(iter(self.names.values()))[2] + STALE < now:
-                self._table.delete(self.names.popitem(last=False)[0])
+            for ip in [ip for ip, entry in list(self.names.items()) if entry[2] + STALE < now]:
+                del self.names[ip]
 
     def _work(self, closed: threading.Event) -> None:
         while True:
@@ -181,16 +172,10 @@ class ReverseDns:
             # Nobody answers, or nonsense: whatever a server sends, the thread lives on.
             self.counts["ptr_failed"] += 1
             (name, confirmed), valid = self.name(ip), RETRY
-        entry = name, confirmed, self._clock.now() + valid
-        self._keep(ip, entry)
-        self._table.put(ip, entry)
-
-    def _keep(self, ip: str, entry: Entry) -> None:
         with self._lock:
-            self.names[ip] = entry
-            self.names.move_to_end(ip)
+            self.names[ip] = name, confirmed, self._clock.now() + valid
             if len(self.names) > PTR_SIZE:
-                self._table.delete(self.names.popitem(last=False)[0])
+                del self.names[next(iter(self.names))]
 
     def _name(self, ip: str, closed: threading.Event) -> Entry:
         """Return the name, whether it is confirmed, and for how many ms that stands."""
@@ -229,8 +214,18 @@ class ReverseDns:
 
     def _whom(self) -> dns.resolver.Resolver:
         """Return the resolver; OSError or NoResolverConfiguration where nobody is to be asked."""
-        if self._read is not None and (changed := os.stat(RESOLV_CONF).st_mtime) != self._read:
-            self._resolver, self._read = dns.resolver.Resolver(RESOLV_CONF), changed
-        # One dead server of two leaves time for the other.
-        self._resolver.timeout, self._resolver.lifetime = TIMEOUT / 2, TIMEOUT
-        return self._resolver
+        return _resolver(self._servers, None if self._servers else os.stat(RESOLV_CONF).st_mtime)
+
+
+@functools.lru_cache(1)
+def _resolver(servers: tuple[str, ...], changed: float | None) -> dns.resolver.Resolver:
+    """Make a resolver that asks these servers, else those of resolv.conf, which has changed then."""
+    resolver = dns.resolver.Resolver(RESOLV_CONF, configure=not servers)
+    if servers:
+        split = [text.partition("#") for text in servers]
+        resolver.nameservers = [
+            dns.nameserver.Do53Nameserver(host, int(port or 53)) for host, _, port in split
+        ]
+    # One dead server of two leaves time for the other.
+    resolver.timeout, resolver.lifetime = TIMEOUT / 2, TIMEOUT
+    return resolver

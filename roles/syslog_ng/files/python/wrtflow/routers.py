@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from wrtflow.parse import Refused
-from wrtflow.state import State
+from wrtflow.state import Rows, State
 
 if typing.TYPE_CHECKING:
     from wrtflow.correlate import Open
@@ -34,8 +34,6 @@ class Router:
     # Its open flows by number, which rises with their starts, and by tuple: several where one is not a flow's alone.
     open: dict[int, Open] = field(default_factory=dict)
     tuples: dict[str, Open | collections.OrderedDict[int, Open]] = field(default_factory=dict)
-    # What tells its boot from others, by who told it.
-    boots: dict[str, str] = field(default_factory=dict)
     started: int = 0  # ms, steady: when it booted, where that was told
     # Its boot ended the flows up to this number, and those that began before (ms, steady).
     gone: int = 0
@@ -50,7 +48,8 @@ class Routers:
         self._known: dict[tuple[str, str], Router] = {}
         self._called: dict[str, str] = {}  # by address: the last name
         self._lines = 0
-        self._table = state.table("boots", lambda: [(one.id, one.boots) for one in self if one.boots])
+        # By router and by who told it: what tells its boot from others.
+        self._boots: Rows[dict[str, str]] = Rows(state, "boots")
 
     def __iter__(self) -> Iterator[Router]:
         """Go through the routers. They may change meanwhile."""
@@ -62,11 +61,12 @@ class Routers:
 
     def load(self) -> None:
         """Read what routers told of their boots."""
-        told = self._table.load(
-            lambda name, row: (self.named(name), {str(teller): str(boot) for teller, boot in row.items()})
-        )
-        for router, boots in told:
-            router.boots = boots
+
+        def decode(router: str, row: typing.Any) -> dict[str, str]:
+            self.named(router)
+            return {str(teller): str(boot) for teller, boot in row.items()}
+
+        self._boots.load(decode)
 
     def named(self, name: str) -> Router:
         """Return the router of this id. ValueError where it is none, or there are too many."""
@@ -105,11 +105,10 @@ class Routers:
 
     def booted(self, router: Router, teller: str, boot: str) -> str | None:
         """Note a boot. Returns what the same teller told of the boot before, or None."""
-        before = router.boots.get(teller)
-        if before != boot:
-            router.boots = {**router.boots, teller: boot}
-            self._table.put(router.id, router.boots)
-        return before
+        told = self._boots.get(router.id, {})
+        if told.get(teller) != boot:
+            self._boots[router.id] = {**told, teller: boot}
+        return told.get(teller)
 
     def _add(self, host: str, sender: str) -> Router:
         for most, of in (_OF_ONE_SENDER, sender), (_MOST, None):
@@ -126,5 +125,4 @@ class Routers:
         del self._known[router.host, router.sender]
         if self._called.get(router.sender) == router.host:
             del self._called[router.sender]
-        if router.boots:
-            self._table.delete(router.id)
+        self._boots.drop(router.id)

@@ -1,28 +1,29 @@
 """The spool: documents that Elasticsearch refused for what they are, kept on disk until somebody looks.
 
-A directory of files, each a document a line with the reason of the refusal; their names sort by age. It never grows
-beyond its limit: the oldest file makes room. One process adds (the collector), another may send again meanwhile.
+One SQLite file that never grows much beyond its limit: the oldest documents make room. One process adds (the
+collector), another may send them again meanwhile.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
-import functools
 import json
 import os
-import time
+import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-# Bytes of all files together.
+from wrtflow import state
+
+# Bytes of all documents together, and the largest part of it that one may take.
 SIZE = 64 << 20
+_PART = 16
 
-# A file takes this part of the limit: what is lost at once when the spool is full.
-_FILES = 16
+# Documents that go at once where there is no room.
+_OLDEST = 100
 
-# Seconds to wait for another process that holds the spool.
+# Seconds to wait for another process that holds the file.
 _LOCKED = 2.0
 
 # The year 5138, in seconds since 1970.
@@ -46,125 +47,112 @@ _TYPES = [float, str, str, int, str, str, str]
 
 
 class Spool:
-    """The files of one directory, together at most limit bytes."""
+    """The documents of one file."""
 
-    def __init__(self, directory: Path, limit: int = SIZE) -> None:
+    def __init__(self, file: Path, limit: int = SIZE) -> None:
         """Nothing is made before the first document."""
-        self._directory = directory
+        self._file = file
         self._limit = limit
-        self._current: Path | None = None
         # Why documents could not be kept the last time; None: they could.
-        self.fault: OSError | None = None
+        self.fault: Exception | None = None
 
     def add(self, documents: Iterable[Refused]) -> int:
         """Keep the documents. Return how many were lost: oldest ones for want of room, or these, see fault."""
-        lost = 0
-        lines = [json.dumps(dataclasses.asdict(document)).encode() + b"\n" for document in documents]
-        self.fault = None
+        records = [json.dumps(dataclasses.asdict(document)).encode() for document in documents]
+        rows = [(record,) for record in records if len(record) <= self._limit // _PART]
+        too_large = len(records) - len(rows)
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with self._lock():
-                while lines:
-                    lost += self._write(lines[0])
-                    del lines[0]
-        except OSError as error:
-            # What is at the end of the file may be half a line: nothing is written behind it.
-            self._current = None
+            lost = self._add(rows)
+        except (sqlite3.Error, OSError) as error:
             self.fault = error
-        return lost + len(lines)
+            return len(records)
+        self.fault = None
+        return too_large + lost
+
+    def batches(self, most: int) -> Iterator[tuple[int, list[Refused]]]:
+        """Go through what is kept now, oldest first: so many documents at most, and the number of the last one.
+
+        What can't be read is passed over.
+        """
+        done, last = 0, self._ids()[1]
+        while done < last:
+            with self._open("ro") as database:
+                rows = database.execute(
+                    "SELECT id, record FROM refused WHERE id > ? AND id <= ? ORDER BY id LIMIT ?",
+                    (done, last, most),
+                ).fetchall()
+            done = rows[-1][0] if rows else last
+            yield done, [document for _, record in rows if (document := _read(record))]
 
     def documents(self) -> Iterator[Refused]:
-        """Go through all that is kept, oldest first."""
-        for path in self._files():
-            yield from read(path)
+        """Go through what is kept now, oldest first."""
+        return (document for _, documents in self.batches(_OLDEST) for document in documents)
+
+    def forget(self, number: int) -> None:
+        """Forget the documents up to this one."""
+        with self._open("rw") as database:
+            database.execute("DELETE FROM refused WHERE id <= ?", (number,))
 
     def size(self) -> tuple[int, int]:
-        """How much is kept: documents, bytes."""
-        files = self._files()
-        return sum(map(_count, files, files.values())), sum(files.values())
+        """How much is kept: documents, bytes. None go but the oldest, so their numbers have no gaps."""
+        first, last = self._ids()
+        with contextlib.suppress(sqlite3.Error), self._open("ro") as database:
+            return last - first, _bytes(database) if last else 0
+        return 0, 0
 
-    def claim(self) -> list[Path]:
-        """Take away all files there are, for sending again: each is the caller's, to delete when it is through.
+    def _ids(self) -> tuple[int, int]:
+        """Return the number before the first document's, and the last one's."""
+        with contextlib.suppress(sqlite3.Error), self._open("ro") as database:
+            first, last = database.execute("SELECT min(id), max(id) FROM refused").fetchone()
+            return (first - 1, last) if last else (0, 0)
+        return 0, 0
 
-        One that isn't deleted stays part of the spool and is among the next claim's. OSError: none could be taken.
-        """
-        if not self._directory.is_dir():
-            return []
-        with self._lock():
-            for path in self._files():
-                path.rename(path.with_suffix(".claimed"))
-        return list(self._files())
-
-    def _files(self) -> dict[Path, int]:
-        """Return the files and their bytes, oldest first."""
-        files = {}
-        for path in sorted(self._directory.glob("*.*")):
-            with contextlib.suppress(OSError):
-                if path.suffix in {".jsonl", ".claimed"} and path.is_file():
-                    files[path] = path.stat().st_size
-        return files
-
-    def _write(self, line: bytes) -> int:
-        """Append the line. Return how many were lost: the oldest, to make room, or this one where it is too large."""
-        most = self._limit // _FILES
-        if len(line) > most:
-            return 1
-        files = self._files()
-        taken = files.get(self._current, 0) if self._current else 0
-        room = self._limit - len(line) - sum(files.values())
+    def _add(self, rows: list[tuple[bytes]], *, again: bool = False) -> int:
+        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(self._file, os.O_CREAT | os.O_RDWR, 0o600))
         lost = 0
-        for oldest, size in files.items():
-            if room >= 0:
-                break
-            lost += _count(oldest, size)
-            room += size
-            oldest.unlink(missing_ok=True)
-        # A file of another process is never appended to: its last line may be torn. Nor is a name used twice: what
-        # was claimed under it may still be there.
-        if self._current is None or not taken or taken + len(line) > most:
-            self._current = self._directory / f"{time.time_ns():020d}.jsonl"
-        # Opened each time: another process may have claimed the file.
-        with open(self._current, "ab", opener=_private) as file:
-            file.write(line)
+        try:
+            with self._open("rw") as database:
+                database.execute(
+                    "CREATE TABLE IF NOT EXISTS refused (id INTEGER PRIMARY KEY, record BLOB NOT NULL)"
+                )
+                database.executemany("INSERT INTO refused (record) VALUES (?)", rows)
+                while _bytes(database) > self._limit:
+                    oldest = "SELECT id FROM refused ORDER BY id LIMIT ?"
+                    lost += database.execute(
+                        f"DELETE FROM refused WHERE id IN ({oldest})", (_OLDEST,)
+                    ).rowcount
+        except sqlite3.OperationalError:
+            # The disk's or the folder's fault; any other of SQLite's is the file's.
+            raise
+        except sqlite3.DatabaseError as error:
+            if again:
+                raise
+            state.set_aside(self._file, error)
+            return self._add(rows, again=True)
         return lost
 
     @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
-        until = time.monotonic() + _LOCKED
-        descriptor = os.open(self._directory, os.O_RDONLY)
-        try:
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > until:
-                        raise
-                    time.sleep(0.05)
-            yield
-        finally:
-            os.close(descriptor)
+    def _open(self, mode: str) -> Iterator[sqlite3.Connection]:
+        """Open the file for one transaction. mode: ro, or rw."""
+        name = f"{self._file.absolute().as_uri()}?mode={mode}"
+        with contextlib.closing(sqlite3.connect(name, uri=True, timeout=_LOCKED)) as database, database:
+            yield database
 
 
-def read(path: Path) -> Iterator[Refused]:
-    """Go through the documents of one file; a torn or foreign line is passed over."""
-    with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
-        for line in file:
-            with contextlib.suppress(ValueError, TypeError, RecursionError):
-                refused = Refused(**json.loads(line))
-                types = [type(value) for value in vars(refused).values()]
-                if types == _TYPES and 0 <= refused.when < _LATEST:
-                    yield refused
+def _bytes(database: sqlite3.Connection) -> int:
+    """Return the bytes of the pages in use."""
+    pages, free, size = (
+        database.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * size)
 
 
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-@functools.lru_cache(maxsize=1000)
-def _count(path: Path, size: int) -> int:
-    """Count the lines of a file of this size; it is read only when it has grown."""
-    try:
-        return path.read_bytes().count(b"\n")
-    except OSError:
-        return 0
+def _read(record: object) -> Refused | None:
+    with contextlib.suppress(ValueError, TypeError, RecursionError):
+        refused = Refused(**json.loads(record))  # type: ignore[arg-type]
+        types = [type(value) for value in vars(refused).values()]
+        if types == _TYPES and 0 <= refused.when < _LATEST:
+            return refused
+    return None

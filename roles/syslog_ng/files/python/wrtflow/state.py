@@ -12,6 +12,7 @@ import json
 import os
 import sqlite3
 import threading
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +42,15 @@ class Damaged(Exception):  # noqa: N818 (what the file is)
     """The file is no state file of this version."""
 
 
+def set_aside(file: Path, error: Exception) -> None:
+    """Rename a damaged SQLite file to *.damaged. OSError: it can't be renamed."""
+    aside = file.with_name(f"{file.name}.damaged")
+    file.replace(aside)
+    for rest in ("-wal", "-shm", "-journal"):
+        file.with_name(file.name + rest).unlink(missing_ok=True)
+    health.say(health.ERROR, f"{file} can't be read ({error}): it is set aside as {aside}.")
+
+
 def _inode(file: Path) -> int:
     """Return what tells a file from another of its name; 0 where there is none."""
     try:
@@ -51,7 +61,7 @@ def _inode(file: Path) -> int:
 
 @dataclass
 class Table(Generic[K]):
-    """Rows of one concern: key -> what JSON can hold. Any thread may put and delete."""
+    """Rows of one concern on disk: key -> what JSON can hold. Any thread may put and delete."""
 
     state: State
     name: str
@@ -84,7 +94,7 @@ class Table(Generic[K]):
                 yield row
 
     def put(self, key: K, value: Any) -> None:
-        """Add or replace a row. The value must not change afterwards."""
+        """Add or replace a row; None deletes it. The value must not change afterwards."""
         self._changed[key] = value
 
     def delete(self, key: K) -> None:
@@ -111,6 +121,65 @@ class Table(Generic[K]):
             return
         for key, value in changes.items():
             self._changed.setdefault(key, value)
+
+
+class Rows(OrderedDict[str, V]):
+    """A table whose rows are in memory here, the one that was set last at the end. The file follows.
+
+    Rows are set by [], and deleted by del and drop(): dict's other methods would not reach the file.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        name: str,
+        encode: Callable[[V], Any] = lambda value: value,
+        owner: Callable[[str, V], str] = lambda key, value: "",
+    ) -> None:
+        """encode: returns what JSON can hold of a value, None where it is not to be kept. owner: who has a row."""
+        super().__init__()
+        self._encode, self._owner = encode, owner
+        # How many rows each owner has.
+        self.of: Counter[str] = Counter()
+        self.table = state.table(name, self._dump)
+
+    def load(self, decode: Callable[[str, Any], V]) -> None:
+        """Take the file's rows, as Table.load() does."""
+        for key, value in self.table.load(lambda key, row: (key, decode(key, row))):
+            super().__setitem__(key, value)
+            self.of[self._owner(key, value)] += 1
+
+    def __setitem__(self, key: str, value: V) -> None:
+        """Add or replace a row, and put it at the end."""
+        if key in self:
+            self._less(key)
+        super().__setitem__(key, value)
+        self.move_to_end(key)
+        self.of[self._owner(key, value)] += 1
+        self.table.put(key, self._encode(value))
+
+    def __delitem__(self, key: str) -> None:
+        """Delete a row."""
+        self._less(key)
+        super().__delitem__(key)
+        self.table.delete(key)
+
+    def drop(self, key: str) -> V | None:
+        """Delete a row if it is there, and return it."""
+        value = self.get(key)
+        if key in self:
+            del self[key]
+        return value
+
+    def _dump(self) -> Iterator[tuple[str, Any]]:
+        rows = ((key, self._encode(value)) for key, value in list(self.items()))
+        return (row for row in rows if row[1] is not None)
+
+    def _less(self, key: str) -> None:
+        owner = self._owner(key, self[key])
+        self.of[owner] -= 1
+        if not self.of[owner]:
+            del self.of[owner]
 
 
 class State:
@@ -291,14 +360,10 @@ class State:
         # An OperationalError is the disk's or the folder's fault; any other of SQLite's is the file's.
         damaged = isinstance(error, (Damaged, sqlite3.DatabaseError))
         if damaged and not isinstance(error, sqlite3.OperationalError):
-            aside = self._file.with_name(f"{self._file.name}.damaged")
             try:
                 self.close()
-                self._file.replace(aside)
-                for rest in ("-wal", "-shm"):
-                    self._file.with_name(self._file.name + rest).unlink(missing_ok=True)
+                set_aside(self._file, error)
                 self._set_aside += 1
-                health.say(health.ERROR, f"{self._file} can't be read ({error}): it is set aside as {aside}.")
                 self._whole()
                 self._open()
                 return True

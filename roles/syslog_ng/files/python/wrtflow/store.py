@@ -360,7 +360,6 @@ class Store:
         self._tried_with: object = None
         self._last_error: dict[str, str] = {}
         self._last_success = ""
-        self._rarely = health.Rarely()
         self.condition = health.Condition("Elasticsearch takes documents again")
 
     # What syslog-ng asks for, from one thread.
@@ -424,15 +423,12 @@ class Store:
 
     def resend(self) -> None:
         """Send what is in the spool again. What is refused again is kept again. Unavailable: the rest is kept, too."""
-        for path in self._spool.claim():
-            documents = [Document.of(refused) for refused in spool.read(path)]
-            self._refuse([(document, _UNFIT) for document in documents if not document.fit])
-            documents = [document for document in documents if document.fit]
-            for begin in range(0, len(documents), LINES):
-                again: _Refusals = []
-                self._send(Batch.of(documents[begin : begin + LINES]), LINES, again)
-                self._refuse(again)
-            path.unlink(missing_ok=True)
+        for number, kept in self._spool.batches(LINES):
+            again: _Refusals = []
+            documents = [Document.of(refused) for refused in kept]
+            self._send(Batch.of([document for document in documents if document.fit]), LINES, again)
+            self._refuse(again + [(document, _UNFIT) for document in documents if not document.fit])
+            self._spool.forget(number)
 
     def _forget(self) -> None:
         self._batch, self._odd, self.size = [], [], 0
@@ -542,7 +538,7 @@ class Store:
                 "at": health.timestamp(time.time()),
                 "what": f"{_text(document.id)}: {answer}",
             }
-            self._rarely.say(
+            health.rarely(
                 answer.name,
                 health.WARNING,
                 f"Elasticsearch refuses the document {_text(document.id)} for {_text(document.target)} ({answer}):"
@@ -559,7 +555,7 @@ class Store:
             sentence = "The spool of refused documents is full: the oldest are dropped."
             if why:
                 sentence = f"Refused documents can't be kept and are lost: {why}."
-            self._rarely.say(str(why), health.ERROR, sentence)
+            health.rarely(str(why), health.ERROR, sentence)
 
 
 def _unavailable(
