@@ -227,6 +227,12 @@ class Chain:
         return self.collector.report()
 
     @property
+    def lines(self) -> list[str]:
+        """The open flows of devices that are not left out."""
+        flows = [flow for router in self.collector._routers for flow in router.open.values()]
+        return [flow.line for flow in flows if flow.line]
+
+    @property
     def identities(self) -> list[str]:
         return [identity for _, identity, _ in self.outbox.put_]
 

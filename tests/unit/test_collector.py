@@ -251,6 +251,44 @@ def test_a_device_left_out_leaves_nothing_at_any_end(chains, by, ends, ping):
     assert chain.outbox.put_ == []
 
 
+def test_a_device_left_out_by_its_mac_leaves_nothing_before_its_network_is_home(chains):
+    chain = chains(left_out=("02-00-00-00-00-21",))
+    inside, outside = "2001:db8:9::21", "2606::1"
+    chain.names.macs[inside] = "02-00-00-00-00-21"
+    for event in ("NEW", "DESTROY"):
+        assert chain.send(line(event, inside, outside, reply=(outside, inside))) == []
+    assert chain.outbox.put_ == []
+
+
+def test_a_flow_that_began_left_out_ends_so_whoever_has_the_address_by_then(chains):
+    chain = chains(left_out=("02-00-00-00-00-21",))
+    chain.names.macs[TABLET] = "02-00-00-00-00-21"
+    chain.send(line("NEW", TABLET))
+    chain.send(line("NEW", TABLET, port=1))
+    chain.names.macs[TABLET] = "02-00-00-00-00-99"
+    assert chain.send(line("DESTROY", TABLET)) == []
+    # The other one: its ports are used again, or its end never comes.
+    chain.clock.passes(60 * SECOND)
+    assert chain.send(line("NEW", TABLET, port=1, at="Nov 24 03:14:47")) == []
+    chain.clock.passes(8 * DAY)
+    assert len(chain.keep()) == 1
+    assert not [row for row in on_disk(chain) if TABLET in str(row)]
+
+
+@pytest.mark.parametrize("by", [TABLET, "02-00-00-00-00-21"])
+def test_pieces_of_refused_lines_of_a_device_left_out_are_not_kept(chains, by):
+    chain = chains(left_out=(by,))
+    chain.names.macs[TABLET] = "02-00-00-00-00-21"
+    text = line("DESTROY", TABLET)
+    for begin in range(1, len(text)):
+        chain.send(text[begin:])
+    glued = "10.77.0.21DST", "A10.77.0.21 DST", "10.77.0.21.1 DST", "010.077.000.021 DST"
+    for each in glued:
+        chain.send(text.replace("10.77.0.21 DST", each))
+    chain.send("DHCPACK(br-lan) 10.77.0.9 02:00:00:00:00:2")
+    assert chain.unparsed == ""
+
+
 def test_a_device_that_is_left_out_later_leaves_no_more(chain):
     chain.send(line("NEW", TABLET))
     chain.send(line("NEW", LAPTOP))
@@ -504,7 +542,9 @@ def test_a_reload_keeps_the_collector_unless_settings_have_changed(file, changed
     after = parts[0].collector
     assert (after is not before) == changed
     assert after.report()["lines"] == after.report()["open"] == 1
-    assert (after.line(line("NEW", TABLET), fakes.SENDER) is None) == changed
+    event = after.line(line("NEW", TABLET), fakes.SENDER)
+    assert event is not None
+    assert event.left_out == changed
     # The process ends and begins again.
     stopped(parts)
     collector._collector = None

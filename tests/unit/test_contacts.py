@@ -6,13 +6,16 @@ import pytest
 from fakes import DAY, HOUR, LAPTOP, SITE, START, TABLET, YEAR, Clock, Kept
 from wrtflow import contacts
 from wrtflow.contacts import Contacts
-from wrtflow.places import Place
+from wrtflow.places import LeftOut, Place
 
 MAC, CAMERA = "02-00-00-00-00-20", "02-00-00-00-00-99"
 
 
 class Made(Kept):
-    kind = Contacts
+    left_out: tuple[str, ...] = ()
+
+    def kind(self, state, clock) -> Contacts:
+        return Contacts(state, clock, LeftOut(self.left_out))
 
     def meets(self, mac=None, address=LAPTOP, country=None, system=None) -> bool:
         return self.part.meets(mac, address, Place(SITE, 4, country=country, system=system), self.clock.now())
@@ -48,6 +51,38 @@ def test_a_device_whose_mac_becomes_known_later_stays_the_same(made):
     assert made.meets(None, LAPTOP, "DE", 64501)
     assert not made.meets(MAC, LAPTOP, "DE", 64501)
     assert not made.again().meets(MAC, "10.77.0.99", "DE", 64501)
+
+
+def test_what_another_device_met_at_the_address_long_ago_hides_nothing(made):
+    made.meets(None, TABLET, "CN")
+    made.clock.passes(30 * DAY)
+    assert made.meets(CAMERA, TABLET, "CN")
+
+
+@pytest.mark.parametrize("row", [999_999, 100_001, -1, -(10**18), 10**18, 99_999])
+def test_a_row_of_a_day_that_can_t_be_harms_no_other(made, row):
+    made.meets(MAC, LAPTOP, "DE")
+    made.part.met.table.put("x FR", row)
+    again = made.again()
+    assert not again.meets(MAC, LAPTOP, "DE")
+    assert again.meets(MAC, LAPTOP, "CN")
+
+
+def test_a_host_has_one_room_for_all_addresses_of_its_64(made, monkeypatch):
+    monkeypatch.setattr(contacts, "_OF_ONE", 10)
+    assert sum(made.meets(None, f"fd77:0:0:1::{number:x}", "DE") for number in range(1, 31)) == 10
+    assert made.meets(None, "fd77:0:0:2::1", "DE")
+
+
+@pytest.mark.parametrize("left_out", [LAPTOP + "/32", MAC], ids=["address", "MAC"])
+def test_contacts_of_who_is_left_out_later_go(made, monkeypatch, left_out):
+    made.meets(None, LAPTOP, "DE")
+    made.meets(MAC, TABLET, "DE")
+    monkeypatch.setattr(Made, "left_out", (left_out,))
+    again = made.again()
+    assert list(again.part.met) == [f"{MAC} DE" if LAPTOP in left_out else f"{LAPTOP} DE"]
+    monkeypatch.setattr(Made, "left_out", ())
+    assert len(again.again().part.met) == 1
 
 
 def test_what_a_mac_took_over_is_the_next_owner_s_no_more(made):

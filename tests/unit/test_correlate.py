@@ -1,6 +1,8 @@
 """wrtflow.correlate: NEW and DESTROY become one document, whatever the clocks, the routers and the senders do."""
 
+import json
 import random
+import sqlite3
 import time
 
 import pytest
@@ -446,13 +448,14 @@ def test_damaged_rows_are_skipped_and_all_others_kept(chain):
     chain.send(line("NEW"))
     tables = chain.collector.state._tables
     names = [name for name in tables if name not in ("open", "clock")]
+    first = chain.collector.correlate._number
     for number, row in enumerate(DAMAGED):
         tables["open"].put(1000 + number, row)
         for name in names:
             tables[name].put(f"damaged{number}@x", row)
     chain.restart()
     # Each part takes what it can read, and what it took does no harm.
-    assert rows(chain)[0][0] == 1
+    assert rows(chain)[0][0] == first
     assert started(chain.send(line("DESTROY"))[0])
     assert chain.counts["open"] == 0
     assert chain.collector.state.report()["rows_skipped"] >= len(DAMAGED) - 1
@@ -460,12 +463,117 @@ def test_damaged_rows_are_skipped_and_all_others_kept(chain):
     assert chain.send(line("NEW")) == []
 
 
-@pytest.mark.parametrize("start", [-(10**18), 10**18, 10**40])
+@pytest.mark.parametrize("start", [-(10**18), 10**18, 10**40, START + 0.5, float(START)])
 def test_a_start_that_can_t_be_harms_nothing(chain, start):
     chain.collector.state._tables["open"].put(1, ["OpenWrt@192.168.1.1", start, line("NEW").strip(), None])
     chain.restart()
     assert chain.collector.state.report()["rows_skipped"] == 1
     assert not started(chain.send(line("DESTROY"))[0])
+
+
+def test_a_number_that_can_t_be_harms_nothing(chain):
+    row = ["OpenWrt@192.168.1.1", START, line("NEW").strip(), None]
+    for number in (2**63 - 1, 2**62, 0, -1):
+        chain.collector.state._tables["open"].put(number, row)
+    chain.restart()
+    assert chain.collector.state.report()["rows_skipped"] == 4
+    chain.send(line("NEW"))
+    chain.keep()
+    assert "fault" not in chain.collector.state.report()
+
+
+@pytest.mark.parametrize("row", [[0, 0], [START, 0], [0, -(10**18)], [START, -(10**18)], [1e300, 1]])
+def test_a_clock_that_can_t_be_bends_no_flow(chain, row):
+    chain.send(line("NEW"))
+    chain.collector.stop()
+    with sqlite3.connect(chain.folder / "state.sqlite") as database:
+        database.execute("INSERT OR REPLACE INTO clock VALUES ('clock', ?)", (json.dumps(row),))
+    chain.restart(kill=True)
+    (found,) = chain.send(line("DESTROY"))
+    assert found["event"].get("duration", 0) < 30 * DAY * 1_000_000
+
+
+@pytest.mark.parametrize("kill", [False, True])
+def test_a_wall_clock_that_is_set_by_years_while_nothing_runs_bends_no_flow(chain, kill):
+    chain.send(line("NEW"))
+    chain.keep()
+    chain.restart(Clock(chain.clock.by_wall + 10 * YEAR), kill=kill)
+    (found,) = chain.send(line("DESTROY"))
+    assert found["event"]["duration"] < DAY * 1_000_000
+
+
+def test_a_flow_that_ends_once_more_after_a_kill_is_one_document(chain):
+    chain.send(line("NEW"))
+    chain.keep()
+    chain.send(line("DESTROY"))
+    chain.restart(kill=True)
+    chain.clock.passes(8 * DAY)
+    (again,) = chain.keep()
+    assert again["event"]["action"] == "flow-timeout"
+    assert len(chain.identities) == 2
+    assert len(set(chain.identities)) == 1
+
+
+def test_numbers_of_flows_never_come_again(chain):
+    """Not after a kill -9 that made the collector forget which it had used, and not after a flood."""
+    for _ in range(3):
+        for port in range(200):
+            chain.send(line("NEW", port=port))
+            chain.send(line("DESTROY", port=port))
+        chain.clock.passes(SECOND)
+        chain.restart(kill=True)
+    assert len(set(chain.identities)) == 600
+
+
+def test_a_copy_of_a_destroy_ends_no_later_flow(chain):
+    chain.send(line("NEW", at="Nov 24 03:13:40"))
+    ended = line("DESTROY", at="Nov 24 03:13:45")
+    chain.send(ended)
+    chain.clock.passes(20 * SECOND)
+    chain.send(line("NEW", at="Nov 24 03:14:05"))
+    (copy,) = chain.send(ended)
+    assert not started(copy)
+    (found,) = chain.send(line("DESTROY", at="Nov 24 03:14:07", octets=(1, 2)))
+    assert started(found)
+    assert len(set(chain.identities)) == 2
+    assert chain.counts["doubled"] == 1
+
+
+def test_a_copy_of_a_destroy_takes_no_flow_of_another_router_of_that_name(chain):
+    for sender in ("192.168.1.1", "192.168.1.2"):
+        chain.send(line("NEW"), sender)
+    chain.clock.passes(61 * SECOND)
+    for _ in range(2):
+        chain.send(line("DESTROY"), "192.168.1.1")
+    (found,) = chain.send(line("DESTROY"), "192.168.1.2")
+    assert started(found)
+    assert len(set(chain.identities)) == 2
+
+
+def test_the_boot_of_a_renamed_router_ends_the_flows_of_its_former_name(chain):
+    chain.send(line("NEW"))
+    chain.clock.passes(30 * SECOND)
+    chain.send(told("boot one 10", host="attic"))
+    (found,) = chain.keep()
+    assert found["event"]["action"] == "flow-timeout"
+
+
+def test_equal_pings_of_a_renamed_router_are_paired_in_their_order(chain):
+    for host in ("OpenWrt", "OpenWrt", "attic"):
+        chain.send(line("NEW", ping=True, host=host))
+        chain.clock.passes(SECOND)
+    found = [chain.send(line("DESTROY", ping=True, host="attic", octets=(84, each)))[0] for each in range(3)]
+    assert [seconds(each) for each in found] == [3, 2, 1]
+
+
+def test_a_flow_of_a_device_left_out_later_does_not_stay_on_disk(chain):
+    chain.send(line("NEW"))
+    chain.send(line("NEW", TABLET))
+    chain.restart(left_out=(f"{LAPTOP}/32",))
+    assert chain.counts["open"] == 1
+    chain.keep()
+    assert len(rows(chain)) == 1
+    assert chain.send(line("DESTROY")) == []
 
 
 def test_flows_of_a_log_prefix_that_is_no_more_are_let_go(chains):

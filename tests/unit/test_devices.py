@@ -353,6 +353,29 @@ def test_room_that_is_made_may_be_the_address_s_own(monkeypatch: pytest.MonkeyPa
     assert devices.mac("fd99::1") == OTHER
 
 
+def test_no_bound_and_no_time_uncovers_a_device_that_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DEVICES", 5)
+    monkeypatch.setattr(module, "ADDRESSES", 5)
+    devices = known(left_out=(MAC,))
+    for number in range(10):
+        tell(devices, f"neigh 10.99.1.{number} 06-AA-BB-CC-DD-{number:02X}")
+    for number in range(1, 200):
+        tell(devices, f"neigh fd99::{number:x} {MAC}", NOW + number)
+    devices.refresh(NOW + 400 * DAY)
+    assert {devices.identity(f"fd99::{number:x}") for number in range(1, 200)} == {""}
+    # Until another one has the address.
+    tell(devices, f"neigh fd99::1 {OTHER}", NOW + 400 * DAY)
+    assert devices.mac("fd99::1") == OTHER
+
+
+def test_addresses_of_devices_left_out_have_a_bound_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HIDDEN", 10)
+    devices = known(left_out=(MAC,))
+    for number in range(30):
+        tell(devices, f"neigh fd99::{number:x} {MAC}", NOW + number)
+    assert len(devices.addresses) == 10
+
+
 def restarted(directory: Path, told: int, left_out: tuple[str, ...] = ()) -> Devices:
     before = state(directory)
     devices = known(of=before)

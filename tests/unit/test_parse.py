@@ -312,7 +312,19 @@ def test_nothing_of_an_object_may_be_missing(name):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", "1", "null", "[" * 100_000, '{"a":' * 100_000, '{"a":1}{"b":2}']
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "1",
+        "null",
+        "[" * 100_000,
+        '{"a":' * 100_000,
+        '{"a":1}{"b":2}',
+        f" {json_line()}",
+        f"\t{json_line()}",
+    ],
 )
 def test_what_is_no_object_is_refused(text):
     with pytest.raises(Refused):

@@ -76,6 +76,13 @@ def test_values_become_typed_and_are_spelt_alike(tmp_path: Path) -> None:
     assert loaded.state_file("state.sqlite") == Path("/var/lib/wrtflow/state.sqlite")
 
 
+def test_what_is_nested_too_deep_is_told(tmp_path: Path) -> None:
+    for depth in (*range(850, 1000), 100_000):
+        content = b'{"index_prefix": ' + b"[" * depth + b"]" * depth + b"}"
+        with pytest.raises(settings.SettingsError):
+            settings.load(written(tmp_path, content))
+
+
 def test_what_is_missing_is_none_or_told(tmp_path: Path) -> None:
     for name in ("left_out", "log_prefix", "names"):
         settings.load(written(tmp_path, {key: value for key, value in GOOD.items() if key != name}))

@@ -2,9 +2,13 @@
 
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import pytest
+from wrtflow import state
 from wrtflow.state import State
 
 
@@ -188,6 +192,47 @@ def test_a_file_that_is_written_over_while_it_runs_is_written_again(file, conten
     end(state)
     assert state.report()["set_aside"] == 1
     assert kept(file) == {"a": 1, "b": 2}
+
+
+DAMAGE = """
+import os, sys
+from pathlib import Path
+from wrtflow.state import Rows, State
+file, what = Path(sys.argv[1]), sys.argv[2]
+state = State(file)
+rows = Rows(state, "part")
+state.open()
+def put(begin):
+    for number in range(begin, begin + 300):
+        rows[str(number)] = "x" * 300
+    state.save()
+put(0)
+for name in os.listdir(file.parent):
+    each = file.parent / name
+    if what == "gone":
+        each.unlink()
+    elif what == "cut":
+        os.truncate(each, each.stat().st_size // 2)
+    else:
+        with each.open("r+b") as open_:
+            open_.write(os.urandom(each.stat().st_size))
+for begin in range(300, 2000, 300):
+    put(begin)
+assert "fault" not in state.report(), state.report()
+"""
+
+
+@pytest.mark.parametrize("what", ["gone", "cut", "garbage"])
+def test_whatever_becomes_of_all_files_of_the_folder_memory_is_written(file, what):
+    """In a process of its own: a file that is mapped and cut would end it."""
+    code = Path(state.__file__).parents[1]
+    subprocess.run([sys.executable, "-c", DAMAGE, file, what], check=True, env={"PYTHONPATH": str(code)})
+    after = state.State(file)
+    rows = state.Rows(after, "part")
+    after.open()
+    rows.load(lambda _, value: value)
+    after.close()
+    assert len(rows) == 2100
 
 
 def test_a_file_that_is_deleted_while_it_runs_is_written_again(file):

@@ -64,7 +64,7 @@ class Collector:
         self._places = Places(self._networks, self._left_out, self._databases)
         self._routers = Routers(state)
         self._access_points = AccessPoints(state, clock)
-        self._contacts = Contacts(state, clock)
+        self._contacts = Contacts(state, clock, self._left_out)
         self.names = Names(chosen, state, clock, self._left_out)
         self.outbox: Outbox = Outbox(state, before.outbox if before else None)
         self.correlate = Correlate(
@@ -99,7 +99,7 @@ class Collector:
             self._contacts.load()
             self.names.load()
             self.outbox.load()
-            self.correlate.load(self._follows)
+            self.correlate.load(self._follows, self.enrich.leaves_out)
         self.names.start()
         self._finished = False
         self._stop.clear()
@@ -144,7 +144,7 @@ class Collector:
         with self._lock:
             if event.read.event == "DESTROY":
                 return self.correlate.ends(event)
-            return self.correlate.opens(event, self.enrich.asked(event.ends))
+            return self.correlate.opens(event, None if event.left_out else self.enrich.asked(event.ends))
 
     def enriched(self, ended: list[Ended]) -> None:
         """Put the documents of ended flows into the outbox."""
@@ -185,7 +185,7 @@ class Collector:
             return Event(router, read, text, ends, now, left_out)
         if left_out or read.event == "UPDATE":
             self.counts["ignored"] += 1
-            return None
+            return Event(router, read, text, ends, now, left_out) if read.event == "NEW" else None
         self.counts["new"] += 1
         if not destination.home:
             self.names.want(destination.ip, source.ip)
@@ -194,6 +194,8 @@ class Collector:
         return Event(router, read, text, ends, now)
 
     def _may_be_left_out(self, text: str) -> bool:
+        if not self._reader.begins(text):
+            return True
         left_out, names = self._left_out, self.names
         # An address at the end may have been cut.
         cut = _address_at_the_end(text)
@@ -246,8 +248,8 @@ class Collector:
         for flow in ended:
             try:
                 self.enrich.take(flow)
-            except Refused:
-                # A NEW that was open since before an upgrade, whose addresses are none any more.
+            except (ValueError, OverflowError):
+                # A flow of a damaged state: addresses that are none, times that can't be.
                 self.counts["unparsed"] += 1
 
     def _senders(self) -> dict[str, int]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
+
 from wrtflow.clock import Clock
-from wrtflow.places import Place
+from wrtflow.places import LeftOut, Place
 from wrtflow.state import Rows, State
 
 # Contacts of one device, and of all; what is beyond is never called first.
@@ -13,6 +15,8 @@ _MOST = 500_000
 _DAYS = 400
 _AWAY = 60
 _DAY = 86_400_000
+# A day since 1970 that is too late for any clock.
+_DAYS_MOST = 100_000
 # Entries of the short cut for what was asked today.
 _ASKED = 100_000
 
@@ -20,23 +24,35 @@ _ASKED = 100_000
 class Contacts:
     """Asked for every flow that a device opens. One thread at a time."""
 
-    def __init__(self, state: State, clock: Clock) -> None:
+    def __init__(self, state: State, clock: Clock, left_out: LeftOut) -> None:
         """Know none."""
-        self._clock = clock
+        self._clock, self._left_out = clock, left_out
         # "device place" -> the day of the last contact, the oldest first.
-        self.met: Rows[int] = Rows(state, "met", owner=lambda contact, _: contact.rpartition(" ")[0])
+        self.met: Rows[int] = Rows(state, "met", owner=_host)
         self._asked: set[tuple[str | None, str, str | None, int | None]] = set()
         self._today = 0
         self._behind = 0  # days that these days are behind the clock's
         self.beyond = 0  # contacts beyond the limits
 
     def load(self) -> None:
-        """Read what was met before."""
-        self.met.load(lambda _, day: int(day))
+        """Read what was met before, but by devices left out."""
+
+        def decode(contact: str, day: int) -> int:
+            _host(contact)
+            if not 0 <= day <= _DAYS_MOST:
+                raise ValueError(day)
+            return int(day)
+
+        self.met.load(decode)
+        for contact in list(self.met):
+            device = contact.rpartition(" ")[0]
+            if self._left_out.mac(device) or self._left_out.address(device):
+                del self.met[contact]
         # No contact grows older by a long time without a collector, or by a wrong clock.
-        away = self._clock.now() // _DAY - max(self.met.values(), default=0)
-        if self.met and not 0 <= away <= _AWAY:
-            self._behind = away
+        today, days = self._clock.now() // _DAY, self.met.values()
+        last = max((day for day in days if day <= today + 1), default=max(days, default=today))
+        if not 0 <= today - last <= _AWAY:
+            self._behind = today - last
 
     def meets(self, mac: str | None, address: str, place: Place, now: int) -> bool:
         """Tell whether a device is new to the place's country or system. A device is its MAC, else its address."""
@@ -61,11 +77,18 @@ class Contacts:
         device, today = mac or address, self._today
         known = f"{device} {where}"
         # What it met before its MAC was known is the address's. The MAC takes it over.
-        taken = mac and self.met.drop(f"{address} {where}")
-        first = known not in self.met and not taken
-        if known not in self.met and (self.met.of[device] >= _OF_ONE or len(self.met) >= _MOST):
+        taken = self.met.drop(f"{address} {where}") if mac else None
+        # But not what another one met that had the address long ago.
+        first = known not in self.met and (taken is None or taken < today - 1)
+        if known not in self.met and (self.met.of[_host(known)] >= _OF_ONE or len(self.met) >= _MOST):
             self.beyond += 1
             return False
         if self.met.get(known) != today:
             self.met[known] = today
         return first
+
+
+def _host(contact: str, _: int = 0) -> str:
+    """Return whose a contact is: a host may take any address of its /64."""
+    device = contact.rpartition(" ")[0]
+    return str(ipaddress.IPv6Network(f"{device}/64", strict=False)) if ":" in device else device

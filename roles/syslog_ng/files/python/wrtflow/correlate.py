@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import collections
 import itertools
+import re
 import typing
+from collections.abc import Callable
 
 from wrtflow import document
 from wrtflow.clock import Clock
@@ -25,12 +27,16 @@ _REPEATED = 3_600_000
 # Open flows of one address, and of all. A NEW beyond is not kept: its flow ends without a start.
 _OF_ONE = 50_000
 _MOST = 400_000
-# Ends that are remembered, and those over a restart: they tell a line that comes twice from two flows that ended alike.
-# Only lines of the same second can be equal.
+# Ends that are remembered, and those over a restart: they tell a line that comes twice.
 _ENDS = 100_000
 _ENDS_KEPT = 1_000
 # Characters of what a router tells of its boot.
 _BOOT = 256
+# Flows are numbered from the ms of the start times this: no two flows of a collector have the same number.
+_NUMBERS = 1 << 20
+_LAST = 1 << 62
+# What a document's id is made of.
+_id = re.compile("[A-Za-z0-9_-]{1,20}").fullmatch
 # ms between two notes of the clock on disk, and a step of the wall clock that is noted at once.
 _NOTE = 60_000
 _STEP = 1_000
@@ -58,7 +64,7 @@ class Open(typing.NamedTuple):
     router: Router
     tuple: str
     source: str
-    line: str  # the NEW
+    line: str  # the NEW; empty for a flow that is left out
     start: int  # ms, steady: when the NEW came
     due: int  # ms, steady: when the flow ends as flow-timeout
     name: str | None  # the site's name as it was asked for
@@ -92,8 +98,8 @@ class Correlate:
         # How many flows are open: of each address, and of all.
         self._of: dict[str, int] = {}
         self._size = 0
-        # By the document's id, in the order of the ends: how many flows ended so.
-        self._ends: collections.OrderedDict[str, int] = collections.OrderedDict()
+        # By the DESTROY's line, in the order of the ends: the document's id.
+        self._ends: collections.OrderedDict[str, str] = collections.OrderedDict()
         self._table = state.table("open", self._dump, once=True, numbered=True)
         self._last: Table[str] = state.table("ended", lambda: list(self._ends.items())[-_ENDS_KEPT:])
         self._clocks = state.table("clock", lambda: [("clock", self._noted)])
@@ -104,32 +110,41 @@ class Correlate:
         """Count the open flows."""
         return self._size
 
-    def load(self, same_clock: bool = False) -> None:
-        """Read the flows that were open before. same_clock: their times are this clock's."""
+    def load(self, same_clock: bool, left_out: Callable[[Flow], bool]) -> None:
+        """Read the flows that were open before, but of devices left out. same_clock: their times are this clock's."""
         now = self._clock.now()
         steady, wall = next(iter(self._clocks.load(lambda _, row: (int(row[0]), int(row[1])))), (now, now))
-        # Times of another steady clock are moved to this one. The time without a collector makes no flow older.
+        # Times of another steady clock are moved to this one. The time without a collector makes no flow older. It is
+        # not known where the wall clock was set meanwhile.
         if same_clock:
             steady, wall = now, now
-        away = max(0, now - wall)
+        away = now - wall if 0 <= now - wall <= self._timeout else 0
 
-        def decode(number: int, row: typing.Any) -> Open:
+        def decode(number: int, row: typing.Any) -> tuple[Open, bool]:
             router, start, line, site = row
-            read = self._read(line)
-            age = steady - start
-            if not (site is None or isinstance(site, str)) or not -_DAY < age < self._timeout + _DAY:
+            read, age = self._read(line), steady - start
+            known = type(start) is int and 0 < number < _LAST and (site is None or isinstance(site, str))
+            if not known or not -_DAY < age < self._timeout + _DAY:
                 raise ValueError(row)
             begun, due = min(now - away - age, now), now - age + self._timeout
-            return Open(number, self._routers.named(router), read.tuple, read.source, line, begun, due, site)
+            flow = Open(number, self._routers.named(router), read.tuple, read.source, line, begun, due, site)
+            return flow, left_out(read)
 
-        self._ends.update(self._last.load(lambda end, number: (end, int(number))))
-        for flow in self._table.load(decode):
-            self._add(flow)
+        self._ends.update(self._last.load(_end))
+        self._number = now * _NUMBERS
+        for flow, gone in self._table.load(decode):
             self._number = max(self._number, flow.number)
+            if gone:
+                self._table.delete(flow.number)
+            else:
+                self._add(flow)
         self.note()
 
     def opens(self, event: Event, name: str | None) -> list[Ended]:
-        """Take a NEW; name: its site's, as it was asked for. Returns a flow whose DESTROY was lost."""
+        """Take a NEW; name: its site's, as it was asked for. Returns a flow whose DESTROY was lost.
+
+        One that is left out is known in memory, so that its end is left out too, whoever has the address by then.
+        """
         router, read, now = event.router, event.read, event.at
         lost: list[Ended] = []
         known = router.tuples.get(read.tuple)
@@ -142,31 +157,33 @@ class Correlate:
             self._counts["beyond"] += 1
             return lost
         self._number += 1
-        flow = Open(self._number, router, read.tuple, read.source, event.text, now, now + self._timeout, name)
-        self._add(flow)
-        self._table.put(self._number, (router.id, now, event.text, name))
+        line = "" if event.left_out else event.text
+        self._add(Open(self._number, router, read.tuple, read.source, line, now, now + self._timeout, name))
+        if line:
+            self._table.put(self._number, (router.id, now, line, name))
         return lost
 
     def ends(self, event: Event) -> list[Ended]:
         """Take a DESTROY. Returns the flow; nothing where it is left out, or where the line came before."""
         router, read, text, ends, at, left_out = event
-        flow = self._first(router, read.tuple)
+        line = document.identity(read, router.id, text)
+        before = self._ends.pop(line, None)
+        flow = self._first(router, read, anywhere=before is None)
+        if flow is not None and before and self._stamp(flow) > (document.seconds_of_year(read.stamp) or 0):
+            # A copy of the line that ended the flow before this one.
+            flow = None
         if flow is not None:
             self._remove(flow)
-        if left_out:
+        if left_out or (flow is not None and not flow.line):
             return []
-        end = document.identity(read, router.id, text)
-        twin = self._ends.pop(end, 0)
-        if flow is None and twin:
+        if flow is None and before:
             # The same line again: its document gets the same id, and Elasticsearch keeps the first.
             self._counts["doubled"] += 1
-            twin -= 1
-        self._ends[end] = twin + 1
+        # A flow has the same id however it ends. After a kill -9 it may end twice.
+        start, name, end = (flow.start, flow.name, str(flow.number)) if flow else (None, None, before or line)
+        self._ends[line] = end
         if len(self._ends) > _ENDS:
             self._ends.popitem(last=False)
-        if twin:
-            end = document.identity(read, router.id, text, twin)
-        start, name = (flow.start, flow.name) if flow else (None, None)
         return [Ended(router, read, ends, document.END, at, start, name, end)]
 
     def expire(self, most: int) -> list[Ended]:
@@ -190,11 +207,13 @@ class Correlate:
         if up is not None:
             router.started = self._clock.now() - up * 1000
         # The first one of a router may come without a boot: its program has been started.
-        if before != boot and (before is not None or up is not None):
+        if before == boot or (before is None and up is None):
+            return
+        for each in (router, *self._routers.earlier(router)):
             if up:
-                router.gone_before = router.started
+                each.gone_before = router.started
             else:
-                router.gone = self._number
+                each.gone = self._number
 
     def stop(self) -> None:
         """Write down the clock and the last ends for the next start."""
@@ -209,22 +228,26 @@ class Correlate:
             self._noted = now, wall
             self._clocks.put("clock", self._noted)
 
-    def _first(self, router: Router, tuple_: str) -> Open | None:
-        """Return the flow of a tuple that began first: of this router, or of one that it was."""
-        known = router.tuples.get(tuple_)
-        if known is None:
-            earlier = (one.tuples.get(tuple_) for one in self._routers.earlier(router))
-            known = next((flows for flows in earlier if flows is not None), None)
-        return known if known is None or isinstance(known, Open) else next(iter(known.values()))
+    def _first(self, router: Router, read: Flow, anywhere: bool) -> Open | None:
+        """Return the flow of a tuple that began first: of this router, or (anywhere) of one that it was."""
+        known = router.tuples.get(read.tuple)
+        if anywhere and (known is None or not read.distinct):
+            earlier = (_oldest(one.tuples.get(read.tuple)) for one in self._routers.earlier(router))
+            return min(filter(None, (_oldest(known), *earlier)), default=None)
+        return _oldest(known)
 
     def _apart(self, before: Open, read: Flow, now: int) -> int:
         """Tell how many ms two NEWs are apart, by the router's clock where it can be read."""
-        seconds = document.seconds_of_year(self._read(before.line).stamp)
-        later = document.seconds_of_year(read.stamp)
+        seconds, later = self._stamp(before), document.seconds_of_year(read.stamp)
         # A router without a clock begins at the same time with each boot.
-        if seconds is None or later is None or now - before.start > _REPEATED:
+        if seconds < 0 or later is None or now - before.start > _REPEATED:
             return now - before.start
         return abs(later - seconds) * 1000
+
+    def _stamp(self, flow: Open) -> int:
+        """Return the second of the year of a NEW by the router's clock; -1 where it is not known."""
+        seconds = document.seconds_of_year(self._read(flow.line).stamp) if flow.line else None
+        return -1 if seconds is None else seconds
 
     def _read(self, line: str) -> Flow:
         read = read_json(line) if line.startswith("{") else self._reader.read(line)
@@ -233,13 +256,13 @@ class Correlate:
         return read
 
     def _times_out(self, flow: Open, now: int) -> list[Ended]:
-        """End a flow whose DESTROY will not come. Returns it, unless the log_prefix is another one since."""
+        """End a flow whose DESTROY will not come. Returns it, unless it is left out or log_prefix has changed."""
         self._remove(flow)
         try:
             read = self._read(flow.line)
         except Refused:
             return []
-        end = document.identity(read, flow.router.id, flow.line, flow.number)
+        end = str(flow.number)
         return [Ended(flow.router, read, None, document.TIMEOUT, now, flow.start, flow.name, end)]
 
     def _add(self, flow: Open) -> None:
@@ -268,10 +291,20 @@ class Correlate:
         self._table.delete(flow.number)
 
     def _dump(self) -> list[tuple[int, tuple[str, int, str, str | None]]]:
-        flows = (flow for router in self._routers for flow in list(router.open.values()))
+        flows = (flow for router in self._routers for flow in list(router.open.values()) if flow.line)
         return [(flow.number, (flow.router.id, flow.start, flow.line, flow.name)) for flow in flows]
 
 
 def _gone(flow: Open) -> bool:
     """Tell whether a flow's router has booted since its start."""
     return flow.number <= flow.router.gone or flow.start < flow.router.gone_before
+
+
+def _oldest(flows: Open | collections.OrderedDict[int, Open] | None) -> Open | None:
+    return flows if flows is None or isinstance(flows, Open) else next(iter(flows.values()))
+
+
+def _end(line: str, end: object) -> tuple[str, str]:
+    if not isinstance(end, str) or not _id(end):
+        raise ValueError(end)
+    return line, end

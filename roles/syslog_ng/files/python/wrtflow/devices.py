@@ -32,6 +32,9 @@ DEVICE_TTL = 30 * 86_400_000
 DEVICES = 10_000
 ADDRESSES_OF_DEVICE = 128
 ADDRESSES = 20_000
+# Addresses of all devices left out.
+HIDDEN = 2_000
+NEVER = 1 << 62
 # ms. Where all is full, what wasn't seen for so long makes room; else the newcomer is refused.
 LATELY = 86_400_000
 # ms that a lease counts more than a neighbour's MAC: behind a repeater that MAC is the repeater's.
@@ -97,9 +100,12 @@ class Devices:
         self.owners: Rows[_Owner] = Rows(state, "devices", self._owner_row)
         self.addresses: Rows[_Address] = Rows(state, "addresses", _address_row)
         self._nobody = _Owner("", 0)
+        self._left = {holder: self._called(_Owner(holder, 0), None) for holder in left_out.macs}
         self.counts: Counter[str] = Counter()
         limits = ADDRESSES, ADDRESSES_OF_DEVICE, DEVICE_TTL, LATELY
         self.shares = Shares(*limits, self._dropped, self.counts, "addresses")
+        # Of devices left out, whose flows are known by nothing else: no other device takes these away, and no time.
+        self.hidden = Shares(HIDDEN, HIDDEN, NEVER, NEVER, self._dropped, self.counts, "addresses")
 
     def load(self, now: int) -> None:
         """Read what was kept. A time that is still to come is a wrong clock's, and taken as now."""
@@ -121,11 +127,11 @@ class Devices:
             return _Address(of, name and str(name), Told(told), when)
 
         self.owners.load(owner)
-        for holder in self._left_out.macs.intersection(self.owners):
+        for holder in self._left.keys() & self.owners.keys():
             del self.owners[holder]
         self.addresses.load(known)
         for ip, one in sorted(self.addresses.items(), key=lambda row: row[1].when):
-            if self._left_out.address(ip) or not self.shares.put(one.owner.mac, ip, one.when):
+            if self._left_out.address(ip) or not self._shares(one.owner).put(one.owner.mac, ip, one.when):
                 del self.addresses[ip]
             else:
                 self._see(one.owner, one.told, max(one.owner.when, one.when))
@@ -151,9 +157,9 @@ class Devices:
 
     def refresh(self, now: int) -> None:
         """Let go of what has grown too old."""
-        for ip in [ip for ip, known in self.addresses.items() if now - known.when > DEVICE_TTL]:
-            self.shares.drop(self.addresses[ip].owner.mac, ip)
-        for holder in [holder for holder, owner in self.owners.items() if now - owner.when > DEVICE_TTL]:
+        for ip in [ip for ip, known in self.addresses.items() if self._old(known.owner, known.when, now)]:
+            self._drop(ip)
+        for holder in [holder for holder, owner in self.owners.items() if self._old(owner, owner.when, now)]:
             self._forget(holder)
 
     def observe(self, text: str, now: int) -> None:
@@ -183,7 +189,7 @@ class Devices:
             return
         name = self._name_of(rest)
         known = self._bind(ip, holder, told, now)
-        if known and name not in (None, known.owner.name) and not self._left_out.mac(holder):
+        if known and name not in (None, known.owner.name) and holder not in self._left:
             self.owners[holder] = self._called(known.owner, name)
 
     def _lease6(self, ip_text: str, duid: str, rest: list[str], now: int) -> None:
@@ -198,7 +204,7 @@ class Devices:
         if holder is not None or (known is None and name is not None):
             known = self._bind(ip, holder or "", Told.DUID, now) or self.addresses.get(ip)
         # No name is news too: whoever had the address before may have had one.
-        if known is not None and known.name != name and not self._left_out.mac(known.owner.mac):
+        if known is not None and known.name != name and known.owner.mac not in self._left:
             known.name = name
             self.addresses[ip] = known
 
@@ -222,13 +228,13 @@ class Devices:
         if known is not None and known.owner is not owner:
             # The new owner gets no name of the former one. But where only a DUID told that one, it may be the same.
             name = known.name if known.told == Told.DUID else None
-            self.shares.drop(known.owner.mac, ip)
+            self._drop(ip)
             known = None
-        if owner is None or not self.shares.put(holder, ip, now):
+        if owner is None or not self._shares(owner).put(holder, ip, now):
             return None
         if known is None:
             known = _Address(owner, name)
-        if self._left_out.mac(holder):
+        if holder in self._left:
             # Forgets what it asked for while it was only an address.
             self._moved(ip)
         known.told, known.when = told, now
@@ -237,7 +243,7 @@ class Devices:
         return known
 
     def _see(self, owner: _Owner, told: Told, now: int) -> None:
-        if owner is not self._nobody:
+        if owner is not self._nobody and owner.mac not in self._left:
             owner.when = now
             if told != Told.DUID and owner.device is _UNKNOWN:
                 self._called(owner, None)
@@ -250,7 +256,7 @@ class Devices:
 
     def _owner(self, holder: str, now: int) -> _Owner | None:
         """Return the owner of a MAC ("": an unknown one); None for a new MAC where there is no room."""
-        owner = self.owners.get(holder) if holder else self._nobody
+        owner = self._left.get(holder) or self.owners.get(holder) if holder else self._nobody
         if owner is None:
             if len(self.owners) >= DEVICES:
                 oldest = next(iter(self.owners))
@@ -259,11 +265,21 @@ class Devices:
                     return None
                 self._forget(oldest)
             owner = _Owner(holder, now)
-            if self._left_out.mac(holder) or holder in self._static:
+            if holder in self._static:
                 self._called(owner, None)
             self.owners[holder] = owner
             self.owners.move_to_end(holder, last=False)
         return owner
+
+    def _shares(self, owner: _Owner) -> Shares[str]:
+        return self.hidden if owner.mac in self._left else self.shares
+
+    def _drop(self, ip: str) -> None:
+        owner = self.addresses[ip].owner
+        self._shares(owner).drop(owner.mac, ip)
+
+    def _old(self, owner: _Owner, when: int, now: int) -> bool:
+        return now - when > DEVICE_TTL and owner.mac not in self._left
 
     def _dropped(self, ip: str) -> None:
         known = self.addresses[ip]
@@ -271,7 +287,7 @@ class Devices:
         del self.addresses[ip]
         if known.told != Told.DUID:
             self._moved(ip)
-        if holder and holder not in self.shares.owners:
+        if holder in self.owners and holder not in self.shares.owners:
             self.owners.move_to_end(holder, last=False)
 
     def _forget(self, holder: str) -> None:
@@ -287,7 +303,7 @@ class Devices:
         return _UNKNOWN if owner is None else owner.device
 
     def _owner_row(self, owner: _Owner) -> tuple[str | None, int] | None:
-        return (owner.name, owner.when) if owner.device.mac and not self._left_out.mac(owner.mac) else None
+        return (owner.name, owner.when) if owner.device.mac else None
 
 
 def _address_row(known: _Address) -> tuple[str, int, str | None, int]:

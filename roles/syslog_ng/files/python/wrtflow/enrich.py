@@ -59,6 +59,10 @@ class Enrich:
         """Tell whether nothing may be stored of a flow: by either end of ORIG or REPLY."""
         return self.left_out.any and any(map(self._place_left_out, ends))
 
+    def leaves_out(self, read: Flow) -> bool:
+        """Tell whether nothing may be stored of a flow. Refused as by ends()."""
+        return self.left_out.any and self.is_left_out(self.ends(read))
+
     def behind(self, read: Flow) -> tuple[Place | None, bool]:
         """Return the device behind an access point, where the flow is one's, and whether it is left out."""
         device = self.access_points.device(read) if self.access_points.routers else None
@@ -157,4 +161,4 @@ class Enrich:
         return start, end, None if start is None else start - ahead + _SKEW
 
     def _place_left_out(self, place: Place) -> bool:
-        return place.left_out or (place.home and self.left_out.mac(self.names.mac(place.ip)))
+        return place.left_out or self.left_out.mac(self.names.mac(place.ip))

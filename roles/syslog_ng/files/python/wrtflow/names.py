@@ -94,8 +94,8 @@ class Names:
         return device
 
     def addresses(self, mac: str) -> list[str]:
-        """Return the addresses that a MAC has."""
-        return list(self._devices.shares.owners.get(mac, ()))
+        """Return the addresses that the MAC of a device left out has."""
+        return list(self._devices.hidden.owners.get(mac, ()))
 
     def refresh(self) -> None:
         """Let go of what has grown too old."""

@@ -124,6 +124,7 @@ class Reader:
         # All flows of a second begin alike.
         self._begin = functools.lru_cache(maxsize=256)(lambda text: (found := begin(text)) and found.groups())
         self._line = re.compile(header + _LINE).fullmatch
+        self._header = re.compile(header).match
 
     def read(self, line: str) -> Flow | Line:
         """Read a line without its end (see whole()). Refused where it is neither a flow nor an ordinary line."""
@@ -137,6 +138,10 @@ class Reader:
         if read.protocol not in _protocols:
             raise Refused("unknown protocol")
         return read
+
+    def begins(self, line: str) -> bool:
+        """Tell whether a line begins as one, or as a JSON object, and is not a later piece of one."""
+        return line.startswith("{") or self._header(line) is not None
 
     def _other(self, line: str) -> Line:
         if _broken(line):
@@ -166,7 +171,8 @@ def read_json(line: str) -> Flow:
         fields = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise Refused("not JSON") from error
-    if not isinstance(fields, dict):
+    # Nor one with white space before it: where it is read back, { tells what it is.
+    if not isinstance(fields, dict) or not line.startswith("{"):
         raise Refused("not an object")
     event = _EVENTS.get(_integer(fields, "ct.event", 255))
     if event is None:

@@ -52,6 +52,8 @@ _TRIED = 1000
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _MAPPED = ipaddress.ip_network("::ffff:0:0/96")
 
+# Four numbers, whatever is glued to them.
+_IPV4 = re.compile(r"(?<![0-9])([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})(?![0-9])")
 _ADDRESS_OR_MAC = re.compile(r"[0-9A-Fa-f:.-]{2,45}")
 
 
@@ -106,6 +108,7 @@ class LeftOut:
 
     def words(self, text: str) -> Iterator[str]:
         """Go through a text's addresses and MACs, each in its usual spelling."""
+        yield from (".".join(str(int(part)) for part in parts) for parts in _IPV4.findall(text))
         for word in _ADDRESS_OR_MAC.findall(text):
             yield from filter(None, (address(part) or spelt(part) for part in (word, word.strip(":.-"))))
 

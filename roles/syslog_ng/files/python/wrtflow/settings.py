@@ -278,7 +278,10 @@ class _Check:
 
 def _shown(value: object) -> str:
     """Return a value as JSON has it, in ASCII and not too long."""
-    text = json.dumps(value)
+    try:
+        text = json.dumps(value)
+    except RecursionError:
+        return "nested too deep"
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

@@ -220,8 +220,7 @@ class State:
             except (Damaged, sqlite3.DatabaseError, OSError) as error:
                 self._fault(error)
             if not self._inode:
-                # A read-only folder or a full disk: load what the file has. The second one needs no file beside it, and
-                # reads no write-ahead log.
+                # A read-only folder or a full disk: load what the file has. The second one needs no file beside it.
                 self.close()
                 self._database = self._readable("rw") or self._readable("ro&immutable=1")
 
@@ -286,7 +285,7 @@ class State:
             try:
                 yield from self._database.execute(f"SELECT rowid, key, value FROM {table} ORDER BY rowid")
             except sqlite3.Error as error:
-                # One that is open to read may be whole, but for its write-ahead log.
+                # One that is open to read may be whole, but for its journal.
                 if self._inode:
                     self._fault(error)
 
@@ -308,8 +307,9 @@ class State:
         known = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
         if version > SCHEMA or (known and version < 1):
             raise Damaged(f"its schema is version {version}, and {SCHEMA} is known here")
-        database.execute("PRAGMA journal_mode=WAL")
-        # A power cut may cost the last transactions, never the file.
+        # Not a write-ahead log: who writes over its index while it is mapped ends the process.
+        database.execute("PRAGMA journal_mode=TRUNCATE")
+        # A power cut may damage the file, most unlikely; to be sure would cost several writes more a second.
         database.execute("PRAGMA synchronous=NORMAL")
         for table in self._tables.values():
             kind = "INTEGER" if table.numbered else "TEXT"
