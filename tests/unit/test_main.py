@@ -20,8 +20,8 @@ class Client:
     def __init__(self, _settings: object) -> None:
         pass
 
-    def fingerprint(self) -> object:
-        return None
+    def close(self) -> None:
+        pass
 
     def bulk(self, batch: store.Batch) -> list[store.Answer]:
         if len(self.taken) >= self.away_after:

@@ -36,7 +36,7 @@ _BOOT = 256
 _NUMBERS = 1 << 20
 _LAST = 1 << 62
 # What a document's id is made of.
-_id = re.compile("[A-Za-z0-9_-]{1,20}").fullmatch
+_id = re.compile("[A-Za-z0-9_-]{12}").fullmatch
 # ms between two notes of the clock on disk, and a step of the wall clock that is noted at once.
 _NOTE = 60_000
 _STEP = 1_000
@@ -176,11 +176,13 @@ class Correlate:
             self._remove(flow)
         if left_out or (flow is not None and not flow.line):
             return []
-        if flow is None and before:
+        if flow is None:
             # The same line again: its document gets the same id, and Elasticsearch keeps the first.
-            self._counts["doubled"] += 1
-        # A flow has the same id however it ends. After a kill -9 it may end twice.
-        start, name, end = (flow.start, flow.name, str(flow.number)) if flow else (None, None, before or line)
+            self._counts["doubled"] += before is not None
+            start, name, end = None, None, before or line
+        else:
+            # The same id however a flow ends: after a kill -9 it may end once more.
+            start, name, end = flow.start, flow.name, document.numbered(flow.number)
         self._ends[line] = end
         if len(self._ends) > _ENDS:
             self._ends.popitem(last=False)
@@ -262,7 +264,7 @@ class Correlate:
             read = self._read(flow.line)
         except Refused:
             return []
-        end = str(flow.number)
+        end = document.numbered(flow.number)
         return [Ended(flow.router, read, None, document.TIMEOUT, now, flow.start, flow.name, end)]
 
     def _add(self, flow: Open) -> None:

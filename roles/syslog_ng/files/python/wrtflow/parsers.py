@@ -8,32 +8,17 @@ from __future__ import annotations
 
 import typing
 
+from syslogng import (  # type: ignore[import-not-found]
+    LogDestination,
+    LogMessage,
+    LogParser,
+    LogSource,
+)
+
 from wrtflow import collector as collectors
 from wrtflow import health, settings, store
 from wrtflow.correlate import Ended, Event
 from wrtflow.spool import Spool
-
-try:
-    from syslogng import (  # type: ignore[import-not-found,unused-ignore]
-        LogDestination,
-        LogMessage,
-        LogParser,
-        LogSource,
-    )
-except ImportError:  # outside syslog-ng: the tests
-
-    class LogDestination:  # type: ignore[no-redef]
-        """Stands in for syslog-ng's class."""
-
-        SUCCESS, QUEUED, NOT_CONNECTED = 3, 4, 5
-
-    class LogParser:  # type: ignore[no-redef]
-        """Stands in for syslog-ng's class."""
-
-    class LogSource:  # type: ignore[no-redef]
-        """Stands in for syslog-ng's class."""
-
-    LogMessage = dict
 
 Message = typing.Any
 
@@ -58,16 +43,9 @@ class _Part:
             collectors.stop()
 
 
-class _Hand:
-    """What the parser before has handed on."""
-
-    __slots__ = ("ended", "event")
-
-    event: Event
-    ended: list[Ended]
-
-
-_hand = _Hand()
+# What the parser before has handed on.
+_event: Event
+_ended: list[Ended]
 
 
 class Parse(_Part, LogParser):  # type: ignore[misc]
@@ -75,10 +53,11 @@ class Parse(_Part, LogParser):  # type: ignore[misc]
 
     def parse(self, message: Message) -> bool:
         """Take the message's line."""
+        global _event
         event = self.read(message["MESSAGE"].decode("utf-8", "replace"), message["SOURCEIP"].decode())
         if event is None:
             return False
-        _hand.event = event
+        _event = event
         return True
 
     def read(self, text: str, sender: str) -> Event | None:
@@ -98,17 +77,18 @@ class Correlate(_Part, LogParser):  # type: ignore[misc]
     """30: NEW and DESTROY become one. Only ended flows pass."""
 
     def parse(self, message: Message) -> bool:
-        """Take the event in hand."""
-        _hand.ended = self.collector.correlated(_hand.event)
-        return bool(_hand.ended)
+        """Take the event."""
+        global _ended
+        _ended = self.collector.correlated(_event)
+        return bool(_ended)
 
 
 class Enrich(_Part, LogParser):  # type: ignore[misc]
     """40: makes documents. Nothing passes: they leave by the source Documents."""
 
     def parse(self, message: Message) -> bool:
-        """Take the flows in hand."""
-        self.collector.enriched(_hand.ended)
+        """Take the flows."""
+        self.collector.enriched(_ended)
         return False
 
 

@@ -21,7 +21,6 @@ import collections
 import functools
 import http.client
 import json
-import os
 import re
 import socket
 import ssl
@@ -223,20 +222,12 @@ class Client:
         )
         self._connection: http.client.HTTPSConnection | None = None
         self._headers: dict[str, str] = {}
-        self._prepared_with: object = None
-
-    def fingerprint(self) -> object:
-        """Differs as soon as the key's or the authority's file is another one."""
-        try:
-            files = [os.stat(path) for path in (self._settings.ca_file, self._settings.api_key_file)]
-        except OSError:
-            return None
-        return [(file.st_ino, file.st_size, file.st_mtime_ns) for file in files]
 
     def close(self) -> None:
-        """Give the connection up; the next request makes a new one."""
+        """Give the connection up. The next request makes a new one, with the key and the authority as they are then."""
         if self._connection:
             self._connection.close()
+        self._connection = None
 
     def bulk(self, batch: Batch) -> list[Answer] | Answer:
         """Create the documents. Return one answer each, in their order.
@@ -267,11 +258,9 @@ class Client:
         raise _unavailable(whole, batch.target, self._settings)
 
     def _request(self, body: bytes) -> tuple[int, bytes]:
-        connection = self._prepared()
-        kept = connection.sock is not None
+        kept = self._connection is not None and self._connection.sock is not None
         try:
-            if not kept:
-                connection.connect()
+            connection = self._connection if kept and self._connection else self._connected()
             typing.cast("_Socket", connection.sock).ends = time.monotonic() + LIMIT
             connection.request("POST", self._path, body, self._headers)
             response = connection.getresponse()
@@ -279,22 +268,17 @@ class Client:
             if response.length and len(content) < ANSWER:
                 raise http.client.IncompleteRead(content, response.length)
         except (OSError, http.client.HTTPException) as error:
-            connection.close()
+            self.close()
             # A kept connection may have been closed since its last answer: that alone says nothing.
             if kept and not isinstance(error, TimeoutError):
                 return self._request(body)
             raise self._unreached(error) from error
         if len(content) == ANSWER:
-            connection.close()
             raise Unavailable("large", f"What answers at {self._settings.url} does not come to an end.")
         return response.status, content
 
-    def _prepared(self) -> http.client.HTTPSConnection:
-        """Return the connection; a new one, not yet open, where a file is another one."""
-        fingerprint = self.fingerprint()
-        if self._connection and fingerprint == self._prepared_with:
-            return self._connection
-        self.close()
+    def _connected(self) -> http.client.HTTPSConnection:
+        """Return a new connection."""
         if self._url.scheme != "https" or not self._url.hostname:
             raise Unavailable("url", f"{self._settings.url} is no https:// address of Elasticsearch.")
         try:
@@ -314,11 +298,11 @@ class Client:
             "Content-Type": "application/x-ndjson",
             "Accept": "application/json",
         }
-        self._prepared_with = fingerprint
-        self._connection = http.client.HTTPSConnection(
+        connection = self._connection = http.client.HTTPSConnection(
             self._url.hostname, self._url.port, timeout=LIMIT, context=context
         )
-        return self._connection
+        connection.connect()
+        return connection
 
     def _unreached(self, error: Exception) -> Unavailable:
         url = self._settings.url
@@ -357,7 +341,6 @@ class Store:
         # Seconds from the last failure to the next try; 0: it did not fail.
         self._pause = 0.0
         self._next_try = 0.0
-        self._tried_with: object = None
         self._last_error: dict[str, str] = {}
         self._last_success = ""
         self.condition = health.Condition("Elasticsearch takes documents again")
@@ -381,7 +364,12 @@ class Store:
             self._settle(batch)
         except Exception as error:
             # syslog-ng drops a batch whose delivery raises: whatever it is, the batch waits.
-            self._wait(error if isinstance(error, Unavailable) else _own(error))
+            if not isinstance(error, Unavailable):
+                place = traceback.extract_tb(error.__traceback__)[-1]
+                error = Unavailable(
+                    repr(error), f"Delivery fails ({error!r}, {place.filename}:{place.lineno})."
+                )
+            self._wait(error)
             return False
         self._refuse([(Document(b"", b"", text), _UNFIT) for text in self._odd])
         if self._settled:
@@ -392,12 +380,8 @@ class Store:
         return True
 
     def due(self) -> bool:
-        """Whether it is time to send: the pause after a failure is over, or the key or the certificate is new."""
-        return (
-            not self._pause
-            or time.monotonic() >= self._next_try
-            or self._client.fingerprint() != self._tried_with
-        )
+        """Whether it is time to send: the pause after a failure is over."""
+        return time.monotonic() >= self._next_try
 
     def close(self) -> None:
         """Give up the connection and the batch: its documents will be added again."""
@@ -438,6 +422,7 @@ class Store:
         self._next_try = time.monotonic() + self._pause
         self.numbers.add("failed_requests")
         self._last_error = {"at": health.timestamp(time.time()), "what": str(unavailable)}
+        self._client.close()
         number = max(self.size, self.numbers["waiting"])
         self.condition.wrong(unavailable.fault, f"{unavailable} {number} documents wait.")
         self._forget()
@@ -449,7 +434,6 @@ class Store:
             batch = Batch.of([document for document in batch.documents if document not in self._settled])
         if not len(batch):
             return
-        self._tried_with = self._client.fingerprint()
         refused: _Refusals = []
         try:
             # Few first: they don't overload who was overloaded, and pass where a large request breaks.
@@ -585,12 +569,6 @@ def _unavailable(
     else:
         sentence = f"Elasticsearch at {chosen.url} can't take documents ({answer})."
     return Unavailable(fault, sentence)
-
-
-def _own(error: Exception) -> Unavailable:
-    place = traceback.extract_tb(error.__traceback__)[-1]
-    sentence = f"Delivery fails ({error!r} in {place.name}, {place.filename}:{place.lineno})."
-    return Unavailable(repr(error), sentence)
 
 
 def _text(value: bytes) -> str:
