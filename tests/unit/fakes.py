@@ -137,10 +137,7 @@ class Names:
     def want(self, ip: str, device: str = "") -> None:
         self.wanted.append(ip)
 
-    def observe_dnsmasq(self, *what: str) -> None:
-        self.observed.append(what)
-
-    def observe_neighbour(self, *what: str) -> None:
+    def observe(self, *what: str) -> None:
         self.observed.append(what)
 
     def stats(self) -> dict[str, int]:

@@ -88,13 +88,15 @@ def test_what_can_t_be_trusted_is_counted_and_kept_and_leaves_nothing(chain, tex
 def test_lines_are_learned_from(chain):
     chain.send(told("query[A] site.example from 10.77.0.20", "dnsmasq[1]"))
     chain.send(told("x", "odhcpd"))
+    for program in ("", "dnsmasq-tftp", "dnsmasqd", "[1]"):
+        chain.send(told("query[A] site.example from 10.77.0.20", program))
     chain.send(told("neigh 10.77.0.20 02:00:00:00:00:20"))
     chain.send(told("lease 10.77.0.20 02:00:00:00:00:20 laptop"))
     assert [what[-2:] for what in chain.names.observed] == [
         ("dnsmasq", "query[A] site.example from 10.77.0.20"),
         ("odhcpd", "x"),
-        ("OpenWrt@192.168.1.1", "neigh 10.77.0.20 02:00:00:00:00:20"),
-        ("OpenWrt@192.168.1.1", "lease 10.77.0.20 02:00:00:00:00:20 laptop"),
+        ("wrtflow-net", "neigh 10.77.0.20 02:00:00:00:00:20"),
+        ("wrtflow-net", "lease 10.77.0.20 02:00:00:00:00:20 laptop"),
     ]
 
 
@@ -209,6 +211,21 @@ def test_no_line_stops_the_chain(chains, left_out):
         text = json.dumps(document)
         assert not left_out or "10.77.0.21" not in text
         assert document["event"]["end"][:1] in "12"
+
+
+def test_a_fault_of_ours_is_counted_and_stops_nobody(chain, monkeypatch, capfd):
+    def fails(*_):
+        raise RuntimeError("x" * 1_000_000)
+
+    with monkeypatch.context() as broken:
+        broken.setattr(chain.names, "observe", fails)
+        broken.setattr(chain.collector.enrich, "ends", fails)
+        for text in (told("neigh 10.77.0.20 02-00-00-00-00-20"), line("NEW"), line("NEW")):
+            assert chain.send(text) == []
+    assert chain.counts["faults"] == 3
+    said = [each for each in capfd.readouterr().err.splitlines() if "fault of wrtflow's own" in each]
+    assert [len(each) < 500 for each in said] == [True]
+    assert len(chain.send(line("DESTROY"))) == 1
 
 
 # Left out

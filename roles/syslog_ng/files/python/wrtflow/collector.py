@@ -43,7 +43,7 @@ _EXPIRE = 500
 
 # What a line is; each is one of these.
 _LINES = ("new", "destroy", "unparsed", "ignored", "other")
-_COUNTED = (*_LINES, "flows", "left_out", "beyond", "doubled", *SITES.values())
+_COUNTED = (*_LINES, "flows", "left_out", "beyond", "doubled", "faults", *SITES.values())
 
 
 class Collector:
@@ -93,12 +93,15 @@ class Collector:
         self.state.open()
         if not self._loaded:
             self._loaded = True
-            self._networks.load()
-            self._routers.load()
-            self._access_points.load()
-            self._contacts.load()
-            self.names.load()
-            self.outbox.load()
+            for part in (
+                self._networks,
+                self._routers,
+                self._access_points,
+                self._contacts,
+                self.names,
+                self.outbox,
+            ):
+                part.load()
             self.correlate.load(self._follows, self.enrich.leaves_out)
         self.names.start()
         self._finished = False
@@ -165,6 +168,10 @@ class Collector:
             self.counts["unparsed"] += 1
             if not (self._left_out.any and self._may_be_left_out(text)):
                 self._unparsed.write(sender, str(why), text)
+        except Exception as error:
+            # A line with which the collector can't do. The next one is another.
+            self.counts["faults"] += 1
+            health.rarely("line", health.ERROR, f"A line met a fault of wrtflow's own: {error!r:.200}")
         return None
 
     def _event(self, router: Router, read: Flow, text: str, now: int) -> Event | None:
@@ -213,7 +220,7 @@ class Collector:
         if read.program and " " not in read.program:
             self._routers.called(router)
         if read.program in ("dnsmasq", "dnsmasq-dhcp", "odhcpd"):
-            self.names.observe_dnsmasq(router.id, read.program, read.text)
+            self.names.observe(router.id, read.program, read.text)
         elif read.program == "wrtflow-net":
             self._tell(router, read.text)
         elif read.program == "kernel" and _first_of_boot(read.text):
@@ -224,7 +231,7 @@ class Collector:
         """Take a line of the router's own script."""
         word, *rest = text.split() or [""]
         if word in ("neigh", "lease"):
-            self.names.observe_neighbour(router.id, text)
+            self.names.observe(router.id, "wrtflow-net", text)
         elif word == "networks":
             try:
                 if self._networks.tell(router.id, rest):

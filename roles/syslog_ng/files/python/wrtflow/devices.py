@@ -16,7 +16,6 @@ import enum
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from socket import AF_INET6, inet_pton
 from typing import Any, NamedTuple
 
@@ -56,30 +55,20 @@ class Told(enum.IntEnum):
     LEASE = 2
 
 
-_UNKNOWN = Device(None, None)
 # DUID-LLT and DUID-LL of Ethernet, in hexadecimal.
 _DUID = re.compile("(?:00010001.{8}|00030001)(..)(..)(..)(..)(..)(..)")
 
 
-@dataclass(slots=True)
-class _Owner:
-    """A MAC, or what all devices of unknown MAC share."""
-
-    mac: str
-    when: int
-    name: str | None = None  # as it told itself
-    # With the settings' name or its own. Unknown while the MAC was only in a DUID, never on the wire.
-    device: Device = _UNKNOWN
+_NOBODY = (None, 0)
 
 
-@dataclass(slots=True)
-class _Address:
+class _Address(NamedTuple):
     """An address at home."""
 
-    owner: _Owner
+    mac: str  # empty for an unknown one
+    told: Told
     name: str | None  # what only the address is known to be called
-    told: Told = Told.DUID
-    when: int = 0
+    when: int
 
 
 class Devices:
@@ -92,15 +81,14 @@ class Devices:
 
         moved is called with each address that a device loses.
         """
-        self._static = {address(text) or spelt(text): name for text, name in chosen.devices.items()}
+        self._static = {address(text) or spelt(text) or "": name for text, name in chosen.devices.items()}
         self._local_domains = chosen.local_domains
         self._left_out = left_out
         self._moved = moved
-        # MACs without an address come first, then those that were last seen longest ago.
-        self.owners: Rows[_Owner] = Rows(state, "devices", self._owner_row)
-        self.addresses: Rows[_Address] = Rows(state, "addresses", _address_row)
-        self._nobody = _Owner("", 0)
-        self._left = {holder: self._called(_Owner(holder, 0), None) for holder in left_out.macs}
+        # By MAC: the name that it told, and when it was seen. A MAC that only a DUID told is not here: it may be that
+        # of an interface that is never on the wire. Those without an address come first, then the longest unseen.
+        self.owners: Rows[tuple[str | None, int]] = Rows(state, "devices")
+        self.addresses: Rows[_Address] = Rows(state, "addresses")
         self.counts: Counter[str] = Counter()
         limits = ADDRESSES, ADDRESSES_OF_DEVICE, DEVICE_TTL, LATELY
         self.shares = Shares(*limits, self._dropped, self.counts, "addresses")
@@ -110,45 +98,45 @@ class Devices:
     def load(self, now: int) -> None:
         """Read what was kept. A time that is still to come is a wrong clock's, and taken as now."""
 
-        def owner(key: str, row: Any) -> _Owner:
+        def owner(key: str, row: Any) -> tuple[str | None, int]:
             name, when = row
             if mac(key) != key:
                 raise ValueError(key)
-            return self._called(_Owner(key, min(int(when), now)), name and str(name))
+            return name and str(name), min(int(when), now)
 
         def known(key: str, row: Any) -> _Address:
             holder, told, name, when = row
             if address(key) != key or (holder != "" and mac(holder) != holder):
                 raise ValueError(key)
-            when = min(int(when), now)
-            of = self._owner(holder, when)
-            if of is None:
-                raise ValueError(holder)
-            return _Address(of, name and str(name), Told(told), when)
+            return _Address(holder, Told(told), name and str(name), min(int(when), now))
 
         self.owners.load(owner)
-        for holder in self._left.keys() & self.owners.keys():
+        for holder in self._left_out.macs & self.owners.keys():
             del self.owners[holder]
         self.addresses.load(known)
         for ip, one in sorted(self.addresses.items(), key=lambda row: row[1].when):
-            if self._left_out.address(ip) or not self._shares(one.owner).put(one.owner.mac, ip, one.when):
+            room = self._room(one.mac, one.told, one.when) and self._shares(one.mac).put(
+                one.mac, ip, one.when
+            )
+            if self._left_out.address(ip) or not room:
                 del self.addresses[ip]
             else:
-                self._see(one.owner, one.told, max(one.owner.when, one.when))
+                self._see(one.mac, one.told, one.when)
 
     def device(self, ip: str) -> Device:
         """Return what is known of the device that has this address."""
-        known = self.addresses.get(ip)
-        device = self._derived(ip) if known is None else known.owner.device
-        name = self._static.get(ip) or device.name
-        if name is None and known is not None:
-            name = known.name
-        return device if name == device.name else Device(name, device.mac)
+        known, holder = self.addresses.get(ip), self.mac(ip)
+        own = self.owners.get(holder, _NOBODY)[0] if holder else None
+        name = self._static.get(ip) or self._static.get(holder or "") or own
+        return Device(known.name if known and not name else name, holder)
 
     def mac(self, ip: str) -> str | None:
-        """Return the MAC of the device that has this address."""
+        """Return the MAC of the device that has this address, or that an IPv6 address was made of."""
         known = self.addresses.get(ip)
-        return self._derived(ip).mac if known is None else known.owner.device.mac
+        holder = _eui64_mac(ip) if known is None else known.mac
+        return (
+            holder if holder in self.owners or holder in self._static or self._left_out.mac(holder) else None
+        )
 
     def identity(self, ip: str) -> str:
         """Return a device's MAC, else its address; "" for one that is left out. ip may be such an identity itself."""
@@ -157,9 +145,10 @@ class Devices:
 
     def refresh(self, now: int) -> None:
         """Let go of what has grown too old."""
-        for ip in [ip for ip, known in self.addresses.items() if self._old(known.owner, known.when, now)]:
-            self._drop(ip)
-        for holder in [holder for holder, owner in self.owners.items() if self._old(owner, owner.when, now)]:
+        for ip, known in list(self.addresses.items()):
+            if now - known.when > DEVICE_TTL and not self._left_out.mac(known.mac):
+                self.shares.drop(known.mac, ip)
+        for holder in [holder for holder, (_, when) in self.owners.items() if now - when > DEVICE_TTL]:
             self._forget(holder)
 
     def observe(self, text: str, now: int) -> None:
@@ -187,10 +176,7 @@ class Devices:
         if ip is None or holder is None:
             self.counts["names_invalid"] += 1
             return
-        name = self._name_of(rest)
-        known = self._bind(ip, holder, told, now)
-        if known and name not in (None, known.owner.name) and holder not in self._left:
-            self.owners[holder] = self._called(known.owner, name)
+        self._bind(ip, holder, told, now, self._name_of(rest))
 
     def _lease6(self, ip_text: str, duid: str, rest: list[str], now: int) -> None:
         ip = address(ip_text)
@@ -198,15 +184,14 @@ class Devices:
             self.counts["names_invalid"] += 1
             return
         name = self._name_of(rest)
-        known = self.addresses.get(ip)
         found = _DUID.fullmatch(duid)
         holder = mac(":".join(found.groups())) if found else None
-        if holder is not None or (known is None and name is not None):
-            known = self._bind(ip, holder or "", Told.DUID, now) or self.addresses.get(ip)
+        if holder is not None or (ip not in self.addresses and name is not None):
+            self._bind(ip, holder or "", Told.DUID, now)
+        known = self.addresses.get(ip)
         # No name is news too: whoever had the address before may have had one.
-        if known is not None and known.name != name and known.owner.mac not in self._left:
-            known.name = name
-            self.addresses[ip] = known
+        if known is not None and known.name != name and not self._left_out.mac(known.mac):
+            self.addresses[ip] = known._replace(name=name)
 
     def _name_of(self, rest: list[str]) -> str | None:
         """Return the name at the end of a line; None where it has several words or other characters."""
@@ -215,77 +200,52 @@ class Devices:
             self.counts["names_invalid"] += 1
         return name and without(name, self._local_domains)
 
-    def _bind(self, ip: str, holder: str, told: Told, now: int) -> _Address | None:
-        """Note that a MAC ("": an unknown one) has an address. None where a surer one told otherwise, or no room is."""
+    def _bind(self, ip: str, holder: str, told: Told, now: int, name: str | None = None) -> None:
+        """Note that a MAC ("": an unknown one) has an address, unless a surer one told otherwise, or no room is."""
         known = self.addresses.get(ip)
         surer = known is not None and known.told > told and now - known.when < LEASE
         if surer or self._left_out.address(ip):
-            return None
-        owner = self._owner(holder, now)
-        # Looked up again: an owner that made room has lost its addresses.
+            return
+        room = self._room(holder, told, now)
+        # Looked up again: a device that made room has lost its addresses.
         known = self.addresses.get(ip)
-        name = None
-        if known is not None and known.owner is not owner:
+        called = known.name if known else None
+        if known is not None and known.mac != holder:
             # The new owner gets no name of the former one. But where only a DUID told that one, it may be the same.
-            name = known.name if known.told == Told.DUID else None
-            self._drop(ip)
-            known = None
-        if owner is None or not self._shares(owner).put(holder, ip, now):
-            return None
-        if known is None:
-            known = _Address(owner, name)
-        if holder in self._left:
+            called = called if known.told == Told.DUID else None
+            self._shares(known.mac).drop(known.mac, ip)
+        if not room or not self._shares(holder).put(holder, ip, now):
+            return
+        if self._left_out.mac(holder):
             # Forgets what it asked for while it was only an address.
             self._moved(ip)
-        known.told, known.when = told, now
-        self.addresses[ip] = known
-        self._see(owner, told, now)
-        return known
+        self.addresses[ip] = _Address(holder, told, called, now)
+        self._see(holder, told, now, name)
 
-    def _see(self, owner: _Owner, told: Told, now: int) -> None:
-        if owner is not self._nobody and owner.mac not in self._left:
-            owner.when = now
-            if told != Told.DUID and owner.device is _UNKNOWN:
-                self._called(owner, None)
-            self.owners[owner.mac] = owner
+    def _see(self, holder: str, told: Told, now: int, name: str | None = None) -> None:
+        before, when = self.owners.get(holder, _NOBODY)
+        if holder in self.owners or (holder and told != Told.DUID and not self._left_out.mac(holder)):
+            self.owners[holder] = name or before, max(when, now)
 
-    def _called(self, owner: _Owner, name: str | None) -> _Owner:
-        owner.name = name
-        owner.device = Device(self._static.get(owner.mac, name), owner.mac)
-        return owner
+    def _room(self, holder: str, told: Told, now: int) -> bool:
+        """Make room for a device, where it is a new one."""
+        if not holder or holder in self.owners or told == Told.DUID or self._left_out.mac(holder):
+            return True
+        if len(self.owners) >= DEVICES:
+            oldest = next(iter(self.owners))
+            if oldest in self.shares.owners and now - self.owners[oldest][1] < LATELY:
+                self.counts["devices_refused"] += 1
+                return False
+            self._forget(oldest)
+        return True
 
-    def _owner(self, holder: str, now: int) -> _Owner | None:
-        """Return the owner of a MAC ("": an unknown one); None for a new MAC where there is no room."""
-        owner = self._left.get(holder) or self.owners.get(holder) if holder else self._nobody
-        if owner is None:
-            if len(self.owners) >= DEVICES:
-                oldest = next(iter(self.owners))
-                if oldest in self.shares.owners and now - self.owners[oldest].when < LATELY:
-                    self.counts["devices_refused"] += 1
-                    return None
-                self._forget(oldest)
-            owner = _Owner(holder, now)
-            if holder in self._static:
-                self._called(owner, None)
-            self.owners[holder] = owner
-            self.owners.move_to_end(holder, last=False)
-        return owner
-
-    def _shares(self, owner: _Owner) -> Shares[str]:
-        return self.hidden if owner.mac in self._left else self.shares
-
-    def _drop(self, ip: str) -> None:
-        owner = self.addresses[ip].owner
-        self._shares(owner).drop(owner.mac, ip)
-
-    def _old(self, owner: _Owner, when: int, now: int) -> bool:
-        return now - when > DEVICE_TTL and owner.mac not in self._left
+    def _shares(self, holder: str) -> Shares[str]:
+        return self.hidden if self._left_out.mac(holder) else self.shares
 
     def _dropped(self, ip: str) -> None:
-        known = self.addresses[ip]
-        holder = known.owner.mac
+        holder, told = self.addresses[ip][:2]
         del self.addresses[ip]
-        if known.told != Told.DUID:
+        if told != Told.DUID:
             self._moved(ip)
         if holder in self.owners and holder not in self.shares.owners:
             self.owners.move_to_end(holder, last=False)
@@ -293,21 +253,6 @@ class Devices:
     def _forget(self, holder: str) -> None:
         self.shares.forget(holder)
         del self.owners[holder]
-
-    def _derived(self, ip: str) -> Device:
-        """Return the device whose MAC an IPv6 address was made of, if one here has that."""
-        holder = _eui64_mac(ip) or ""
-        owner = self.owners.get(holder)
-        if owner is None and (holder in self._static or self._left_out.mac(holder)):
-            return Device(self._static.get(holder), holder)
-        return _UNKNOWN if owner is None else owner.device
-
-    def _owner_row(self, owner: _Owner) -> tuple[str | None, int] | None:
-        return (owner.name, owner.when) if owner.device.mac else None
-
-
-def _address_row(known: _Address) -> tuple[str, int, str | None, int]:
-    return known.owner.mac, known.told, known.name, known.when
 
 
 def _eui64_mac(ip: str) -> str | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 
-from wrtflow import health
 from wrtflow.clock import Clock
 from wrtflow.devices import Device, Devices
 from wrtflow.passive_dns import PassiveDns
@@ -35,7 +34,6 @@ class Names:
         self._reverse = ReverseDns(state, clock, chosen.names.resolvers)
         # For changes; look-ups need none.
         self._lock = threading.Lock()
-        self._errors = 0
         # What the parts do themselves.
         self.mac = self._devices.mac
         self.want, self.start, self.stop = self._reverse.want, self._reverse.start, self._reverse.stop
@@ -48,23 +46,13 @@ class Names:
             self._passive.load(now)
             self._reverse.load(now)
 
-    def observe_dnsmasq(self, router: str, program: str, text: str) -> None:
-        """Take a line of dnsmasq's query log, of its DHCP server or of odhcpd. Never raises."""
-        try:
-            name = program.partition("[")[0]
-            with self._lock:
-                if name == "dnsmasq":
-                    self._passive.observe(router, text, self._clock.now())
-                elif name in ("dnsmasq-dhcp", "odhcpd", "wrtflow-net"):
-                    self._devices.observe(text, self._clock.now())
-        except Exception as error:
-            self._errors += 1
-            sentence = f"A line about names met a fault of wrtflow: {error!r:.200}"
-            health.rarely("names", health.ERROR, sentence)
-
-    def observe_neighbour(self, router: str, text: str) -> None:
-        """Take a line of the router's own script. Never raises."""
-        self.observe_dnsmasq(router, "wrtflow-net", text)
+    def observe(self, router: str, program: str, text: str) -> None:
+        """Take a line of dnsmasq's query log, of its DHCP server, of odhcpd or of the router's own script."""
+        with self._lock:
+            if program == "dnsmasq":
+                self._passive.observe(router, text, self._clock.now())
+            else:
+                self._devices.observe(text, self._clock.now())
 
     def asked(self, device_ip: str, remote_ip: str, at: int | None = None) -> str | None:
         """Return the name that led a device to a remote: the one it asked for last until at (ms, steady; None: now)."""
@@ -111,7 +99,6 @@ class Names:
         return {
             **dict.fromkeys(_COUNTED.split(), 0),
             **parts,
-            "errors": self._errors,
             "dns_kept": len(self._passive.records),
             "ptr_waiting": self._reverse.waiting,
             "ptr_kept": len(self._reverse.names),
