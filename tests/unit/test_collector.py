@@ -6,12 +6,15 @@ import random
 import sys
 import threading
 import time
+from pathlib import Path
 
 import fakes
 import house
 import pytest
+import yaml
 from fakes import DAY, LAPTOP, OUTER, SECOND, SITE, START, TABLET, Message, json_line, line, told
 from wrtflow import collector, health, parsers
+from wrtflow.parse import LINE
 
 MAC = "02-00-00-00-00-20"
 CUT = line("DESTROY")[:-3]
@@ -566,6 +569,22 @@ def test_a_reload_keeps_the_collector_unless_settings_have_changed(file, changed
     stopped(parts)
     collector._collector = None
     assert started()[0].collector.report()["open"] == 1
+
+
+def test_what_follows_in_a_line_that_is_too_long_is_no_line_of_its_own(file):
+    parse = started()[0]
+    head = b"<13>Nov 24 03:13:47 OpenWrt luci: "
+    for piece in (head + b"z" * (LINE - len(head)), b"z" * LINE, line("NEW").encode()):
+        assert not parse.parse(Message(piece))
+        # Another router's line is another line.
+        assert parse.parse(Message(line("NEW"), "192.168.1.2"))
+    assert parse.collector.counts["unparsed"] == 3
+    assert parse.parse(Message(line("NEW")))
+
+
+def test_the_role_has_syslog_ng_cut_lines_at_this_size():
+    variables = Path(__file__).parents[2] / "roles/syslog_ng/vars/main.yml"
+    assert yaml.safe_load(variables.read_text())["__syslog_ng_line_size"] == LINE
 
 
 BROKEN = [{"flow_timeuot": 1}, {"left_out": ["laptop"]}, {"home_networks": ["x"]}, {"left_out": 5}]

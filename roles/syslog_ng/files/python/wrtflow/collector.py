@@ -134,13 +134,16 @@ class Collector:
             "access_point_flows_beyond": self._access_points.beyond,
         }  # fmt: skip
 
-    def line(self, text: str, sender: str) -> Event | None:
-        """Take a router's line. Returns a flow's event; None for anything else, which is learned from or refused."""
-        return self._take(self._reader.read, text, sender)
+    def line(self, text: str, sender: str, piece: bool = False) -> Event | None:
+        """Take a router's line. Returns a flow's event; None for anything else, which is learned from or refused.
 
-    def object(self, text: str, sender: str) -> Event | None:
+        piece: it is cut, or what follows of one that was.
+        """
+        return self._take(self._reader.read, text, sender, piece)
+
+    def object(self, text: str, sender: str, piece: bool = False) -> Event | None:
         """Take a router's JSON object, as line() does."""
-        return self._take(read_json, text, sender)
+        return self._take(read_json, text, sender, piece)
 
     def correlated(self, event: Event) -> list[Ended]:
         """Take an event of a flow. Returns what has ended with it."""
@@ -154,11 +157,15 @@ class Collector:
         with self._lock:
             self._document(ended)
 
-    def _take(self, reader: Callable[[str], Flow | Line], text: str, sender: str) -> Event | None:
+    def _take(
+        self, reader: Callable[[str], Flow | Line], text: str, sender: str, piece: bool
+    ) -> Event | None:
         now = self.clock.now()
         try:
             line = whole(text)
             read = reader(line)
+            if piece:
+                raise Refused("a piece of a longer line")
             router = self._routers.spoke(read.host, sender, now)
             if isinstance(read, Flow):
                 return self._event(router, read, line, now)

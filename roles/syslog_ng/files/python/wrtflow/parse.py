@@ -61,6 +61,10 @@ for _number, _name in (*_NAMES.items(), (58, "icmpv6"), (58, "ICMPv6")):
     _protocols[_name] = _protocols[_name.upper()] = _protocols[str(_number)]
 
 
+# Bytes of a line. syslog-ng hands on longer ones in pieces of this size.
+LINE = 8192
+
+
 class Refused(ValueError):  # noqa: N818 (what happens to the line)
     """The line can't be trusted; the text says why."""
 

@@ -18,6 +18,7 @@ from syslogng import (  # type: ignore[import-not-found]
 from wrtflow import collector as collectors
 from wrtflow import health, settings, store
 from wrtflow.correlate import Ended, Event
+from wrtflow.parse import LINE
 from wrtflow.spool import Spool
 
 Message = typing.Any
@@ -46,6 +47,8 @@ class _Part:
 # What the parser before has handed on.
 _event: Event
 _ended: list[Ended]
+# Who sent a piece of a line that does not end yet.
+_cut: set[str] = set()
 
 
 class Parse(_Part, LogParser):  # type: ignore[misc]
@@ -54,23 +57,28 @@ class Parse(_Part, LogParser):  # type: ignore[misc]
     def parse(self, message: Message) -> bool:
         """Take the message's line."""
         global _event
-        event = self.read(message["MESSAGE"].decode("utf-8", "replace"), message["SOURCEIP"].decode())
+        raw, sender = message["MESSAGE"], message["SOURCEIP"].decode()
+        piece = len(raw) >= LINE or sender in _cut
+        if piece:
+            # What follows is the rest of the line: nothing in it is a line of its own.
+            (_cut.add if len(raw) >= LINE else _cut.discard)(sender)
+        event = self.read(raw.decode("utf-8", "replace"), sender, piece)
         if event is None:
             return False
         _event = event
         return True
 
-    def read(self, text: str, sender: str) -> Event | None:
+    def read(self, text: str, sender: str, piece: bool) -> Event | None:
         """Read a line."""
-        return self.collector.line(text, sender)
+        return self.collector.line(text, sender, piece)
 
 
 class ParseJson(Parse):
     """20: reads an object of ulogd's JSON output."""
 
-    def read(self, text: str, sender: str) -> Event | None:
+    def read(self, text: str, sender: str, piece: bool) -> Event | None:
         """Read an object."""
-        return self.collector.object(text, sender)
+        return self.collector.object(text, sender, piece)
 
 
 class Correlate(_Part, LogParser):  # type: ignore[misc]

@@ -94,7 +94,7 @@ class Table(Generic[K]):
                 yield row
 
     def put(self, key: K, value: Any) -> None:
-        """Add or replace a row; None deletes it. The value must not change afterwards."""
+        """Add or replace a row. The value must not change afterwards."""
         self._changed[key] = value
 
     def delete(self, key: K) -> None:
@@ -136,7 +136,7 @@ class Rows(OrderedDict[str, V]):
         encode: Callable[[V], Any] = lambda value: value,
         owner: Callable[[str, V], str] = lambda key, value: "",
     ) -> None:
-        """encode: returns what JSON can hold of a value, None where it is not to be kept. owner: who has a row."""
+        """encode: returns what JSON can hold of a value. owner: returns who has a row."""
         super().__init__()
         self._encode, self._owner = encode, owner
         # How many rows each owner has.
@@ -167,13 +167,12 @@ class Rows(OrderedDict[str, V]):
     def drop(self, key: str) -> V | None:
         """Delete a row if it is there, and return it."""
         value = self.get(key)
-        if key in self:
+        if value is not None:
             del self[key]
         return value
 
-    def _dump(self) -> Iterator[tuple[str, Any]]:
-        rows = ((key, self._encode(value)) for key, value in list(self.items()))
-        return (row for row in rows if row[1] is not None)
+    def _dump(self) -> list[tuple[str, Any]]:
+        return [(key, self._encode(value)) for key, value in list(self.items())]
 
     def _less(self, key: str) -> None:
         owner = self._owner(key, self[key])
