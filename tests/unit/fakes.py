@@ -134,7 +134,7 @@ class Names:
     def addresses(self, mac: str) -> list[str]:
         return [ip for ip, owner in self.macs.items() if owner == mac]
 
-    def want(self, ip: str, device: str = "") -> None:
+    def want(self, ip: str, device: str = "", now: int = 0) -> None:
         self.wanted.append(ip)
 
     def observe(self, *what: str) -> None:

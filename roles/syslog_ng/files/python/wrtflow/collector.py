@@ -6,6 +6,7 @@ another one takes over what the first has in memory.
 
 from __future__ import annotations
 
+import functools
 import gc
 import re
 import threading
@@ -57,6 +58,10 @@ class Collector:
         clock, state = self.clock, self.state
         self.counts: dict[str, int] = before.counts if before else dict.fromkeys(_COUNTED, 0)
         self._reader = Reader(chosen.log_prefix)
+        # Each takes a router's line or JSON object, its sender, and whether it is a piece of a longer line. They return
+        # a flow's event; None for anything else, which is learned from or refused.
+        self.line = functools.partial(self._take, self._reader.read)
+        self.object = functools.partial(self._take, read_json)
         self._unparsed = Unparsed(Path(chosen.log_directory))
         self._left_out = LeftOut(chosen.left_out)
         self._networks = Networks(chosen.home_networks, state, clock)
@@ -134,17 +139,6 @@ class Collector:
             "access_point_flows_beyond": self._access_points.beyond,
         }  # fmt: skip
 
-    def line(self, text: str, sender: str, piece: bool = False) -> Event | None:
-        """Take a router's line. Returns a flow's event; None for anything else, which is learned from or refused.
-
-        piece: it is cut, or what follows of one that was.
-        """
-        return self._take(self._reader.read, text, sender, piece)
-
-    def object(self, text: str, sender: str, piece: bool = False) -> Event | None:
-        """Take a router's JSON object, as line() does."""
-        return self._take(read_json, text, sender, piece)
-
     def correlated(self, event: Event) -> list[Ended]:
         """Take an event of a flow. Returns what has ended with it."""
         with self._lock:
@@ -158,7 +152,7 @@ class Collector:
             self._document(ended)
 
     def _take(
-        self, reader: Callable[[str], Flow | Line], text: str, sender: str, piece: bool
+        self, reader: Callable[[str], Flow | Line], text: str, sender: str, piece: bool = False
     ) -> Event | None:
         now = self.clock.now()
         try:
@@ -202,9 +196,9 @@ class Collector:
             return Event(router, read, text, ends, now, left_out) if read.event == "NEW" else None
         self.counts["new"] += 1
         if not destination.home:
-            self.names.want(destination.ip, source.ip)
+            self.names.want(destination.ip, source.ip, now)
         if not source.home:
-            self.names.want(source.ip)
+            self.names.want(source.ip, "", now)
         return Event(router, read, text, ends, now)
 
     def _may_be_left_out(self, text: str) -> bool:

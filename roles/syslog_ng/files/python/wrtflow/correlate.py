@@ -30,13 +30,14 @@ _MOST = 400_000
 # Ends that are remembered, and those over a restart: they tell a line that comes twice.
 _ENDS = 100_000
 _ENDS_KEPT = 1_000
-# Characters of what a router tells of its boot.
+# Characters of what a router tells of its boot, and ms that it takes at least.
 _BOOT = 256
-# Flows are numbered from the ms of the start times this: no two flows of a collector have the same number.
-_NUMBERS = 1 << 20
+_BOOTING = 10_000
+# Flows are numbered from the ms of the start times this: no two flows of a collector have the same number. It is the id
+# of their documents, in hexadecimal: neighbours compress to little more than nothing.
+_NUMBERS = 128
 _LAST = 1 << 62
-# What a document's id is made of.
-_id = re.compile("[A-Za-z0-9_-]{12}").fullmatch
+_id = re.compile("[A-Za-z0-9_-]{12,16}").fullmatch
 # ms between two notes of the clock on disk, and a step of the wall clock that is noted at once.
 _NOTE = 60_000
 _STEP = 1_000
@@ -168,7 +169,9 @@ class Correlate:
         router, read, text, ends, at, left_out = event
         line = document.identity(read, router.id, text)
         before = self._ends.pop(line, None)
-        flow = self._first(router, read, anywhere=before is None)
+        flow = router.tuples.get(read.tuple)
+        if not (isinstance(flow, Open) and read.distinct):
+            flow = self._first(router, read, before is None)
         if flow is not None and before and self._stamp(flow) > (document.seconds_of_year(read.stamp) or 0):
             # A copy of the line that ended the flow before this one.
             flow = None
@@ -182,7 +185,7 @@ class Correlate:
             start, name, end = None, None, before or line
         else:
             # The same id however a flow ends: after a kill -9 it may end once more.
-            start, name, end = flow.start, flow.name, document.numbered(flow.number)
+            start, name, end = flow.start, flow.name, f"{flow.number:012x}"
         self._ends[line] = end
         if len(self._ends) > _ENDS:
             self._ends.popitem(last=False)
@@ -211,7 +214,9 @@ class Correlate:
         # The first one of a router may come without a boot: its program has been started.
         if before == boot or (before is None and up is None):
             return
-        for each in (router, *self._routers.earlier(router)):
+        # One that it was before has been silent since then.
+        silent = self._clock.now() - max((up or 0) * 1000, _BOOTING)
+        for each in (router, *(one for one in self._routers.earlier(router) if one.heard_at < silent)):
             if up:
                 each.gone_before = router.started
             else:
@@ -264,7 +269,7 @@ class Correlate:
             read = self._read(flow.line)
         except Refused:
             return []
-        end = document.numbered(flow.number)
+        end = f"{flow.number:012x}"
         return [Ended(flow.router, read, None, document.TIMEOUT, now, flow.start, flow.name, end)]
 
     def _add(self, flow: Open) -> None:

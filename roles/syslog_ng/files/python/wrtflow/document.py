@@ -96,17 +96,9 @@ def identity(read: Flow, router: str, line: str) -> str:
     """
     seconds = seconds_of_year(read.stamp) or 0 if read.end is None else read.end // 1000
     digest = blake2b(f"{router} {line}".encode("utf-8", "replace"), digest_size=6).digest()
-    return _encoded((seconds // 2 & 0xFFFFFF).to_bytes(3, "big") + digest)
-
-
-def numbered(number: int) -> str:
-    """Return the id of a flow by its number: those of neighbours compress to little more than nothing."""
-    return _encoded(number.to_bytes(9, "big"))
-
-
-def _encoded(whole: bytes) -> str:
     # 12 characters that Elasticsearch keeps as 9 bytes.
-    return b2a_base64(whole, newline=False).translate(_URL_SAFE).decode()
+    whole = b2a_base64((seconds // 2 & 0xFFFFFF).to_bytes(3, "big") + digest, newline=False)
+    return whole.translate(_URL_SAFE).decode()
 
 
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")

@@ -54,6 +54,15 @@ _cut: set[str] = set()
 class Parse(_Part, LogParser):  # type: ignore[misc]
     """20: reads a router's line. Only flow events pass."""
 
+    kind = "line"
+
+    def init(self, options: dict[str, typing.Any]) -> bool:
+        """Find out how a line is taken."""
+        if not super().init(options):
+            return False
+        self.take = getattr(self.collector, self.kind)
+        return True
+
     def parse(self, message: Message) -> bool:
         """Take the message's line."""
         global _event
@@ -62,23 +71,17 @@ class Parse(_Part, LogParser):  # type: ignore[misc]
         if piece:
             # What follows is the rest of the line: nothing in it is a line of its own.
             (_cut.add if len(raw) >= LINE else _cut.discard)(sender)
-        event = self.read(raw.decode("utf-8", "replace"), sender, piece)
+        event = self.take(raw.decode("utf-8", "replace"), sender, piece)
         if event is None:
             return False
         _event = event
         return True
 
-    def read(self, text: str, sender: str, piece: bool) -> Event | None:
-        """Read a line."""
-        return self.collector.line(text, sender, piece)
-
 
 class ParseJson(Parse):
     """20: reads an object of ulogd's JSON output."""
 
-    def read(self, text: str, sender: str, piece: bool) -> Event | None:
-        """Read an object."""
-        return self.collector.object(text, sender, piece)
+    kind = "object"
 
 
 class Correlate(_Part, LogParser):  # type: ignore[misc]

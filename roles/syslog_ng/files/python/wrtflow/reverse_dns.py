@@ -47,6 +47,7 @@ _LAST_MOMENT = 0.4
 
 _NONE = dns.resolver.NXDOMAIN, dns.resolver.NoAnswer
 
+_UNKNOWN = (None, False, 0)
 # (name, or None where there is none; whether it is confirmed; valid until: ms, steady).
 Entry = tuple[str | None, bool, int]
 
@@ -111,11 +112,11 @@ class ReverseDns:
             thread.join(max(0.0, deadline - time.monotonic()))
         self._threads.clear()
 
-    def want(self, ip: str, device: str = "") -> None:
-        """Ask for the name of an address soon, unless it is known. device: on whose behalf."""
+    def want(self, ip: str, device: str = "", now: int = 0) -> None:
+        """Ask for the name of an address soon, unless it is known. device: on whose behalf. now: ms, steady."""
         try:
             self.names.move_to_end(ip)
-            known = self.names[ip][2] > self._clock.now()
+            known = self.names[ip][2] > (now or self._clock.now())
         except KeyError:
             known = False
         if known:
@@ -138,8 +139,7 @@ class ReverseDns:
 
     def name(self, ip: str) -> tuple[str | None, bool]:
         """Return the name of an address, if it is known now, and whether it is confirmed."""
-        entry = self.names.get(ip)
-        return entry[:2] if entry is not None and entry[2] + STALE > self._clock.now() else (None, False)
+        return self.names.get(ip, _UNKNOWN)[:2]
 
     def refresh(self, now: int) -> None:
         """Let go of what is too old to be told."""
