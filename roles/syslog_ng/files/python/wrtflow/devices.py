@@ -89,6 +89,8 @@ class Devices:
         # of an interface that is never on the wire. Those without an address come first, then the longest unseen.
         self.owners: Rows[tuple[str | None, int]] = Rows(state, "devices")
         self.addresses: Rows[_Address] = Rows(state, "addresses")
+        # What device() has said since the last line.
+        self._found: dict[str, Device] = {}
         self.counts: Counter[str] = Counter()
         limits = ADDRESSES, ADDRESSES_OF_DEVICE, DEVICE_TTL, LATELY
         self.shares = Shares(*limits, self._dropped, self.counts, "addresses")
@@ -124,19 +126,26 @@ class Devices:
                 self._see(one.mac, one.told, one.when)
 
     def device(self, ip: str) -> Device:
-        """Return what is known of the device that has this address."""
-        known, holder = self.addresses.get(ip), self.mac(ip)
+        """Return what is known of the device that has this address, or whose MAC an IPv6 address was made of."""
+        found = self._found.get(ip)
+        if found is None:
+            if len(self._found) >= ADDRESSES:
+                self._found.clear()
+            found = self._found[ip] = self._find(ip)
+        return found
+
+    def mac(self, ip: str) -> str | None:
+        """Return the MAC of that device."""
+        return self.device(ip).mac
+
+    def _find(self, ip: str) -> Device:
+        known = self.addresses.get(ip)
+        holder = known.mac if known else _eui64_mac(ip)
+        if not (holder in self.owners or holder in self._static or self._left_out.mac(holder)):
+            holder = None
         own = self.owners.get(holder, _NOBODY)[0] if holder else None
         name = self._static.get(ip) or self._static.get(holder or "") or own
         return Device(known.name if known and not name else name, holder)
-
-    def mac(self, ip: str) -> str | None:
-        """Return the MAC of the device that has this address, or that an IPv6 address was made of."""
-        known = self.addresses.get(ip)
-        holder = _eui64_mac(ip) if known is None else known.mac
-        return (
-            holder if holder in self.owners or holder in self._static or self._left_out.mac(holder) else None
-        )
 
     def identity(self, ip: str) -> str:
         """Return a device's MAC, else its address; "" for one that is left out. ip may be such an identity itself."""
@@ -150,9 +159,16 @@ class Devices:
                 self.shares.drop(known.mac, ip)
         for holder in [holder for holder, (_, when) in self.owners.items() if now - when > DEVICE_TTL]:
             self._forget(holder)
+        self._found.clear()
 
     def observe(self, text: str, now: int) -> None:
         """Take a line of dnsmasq-dhcp's, of odhcpd's or of wrtflow-net's. Only the lines above tell anything."""
+        try:
+            self._observe(text, now)
+        finally:
+            self._found.clear()
+
+    def _observe(self, text: str, now: int) -> None:
         words = text.split(None, 16) if len(text) <= LONGEST else []
         if words and words[0].isdigit():  # log-dhcp
             del words[0]
