@@ -78,6 +78,9 @@ class Clock(clock.Clock):
     def wall(self) -> int:
         return self.by_wall
 
+    def _set(self, milliseconds: int) -> None:
+        self.steady = milliseconds
+
     def passes(self, milliseconds: int) -> None:
         self.steady += milliseconds
         self.by_wall += milliseconds
@@ -95,12 +98,15 @@ class Kept:
     def __init__(self, folder: Path, clock: Clock | None = None) -> None:
         self.folder, self.clock = folder, clock or Clock()
         self.state = State(folder / "state.sqlite")
+        self.clock.keep(self.state)
         self.part = self.kind(self.state, self.clock)
         self.state.open()
+        self.clock.load()
         self.part.load()
 
     def again(self, clock: Clock | None = None) -> typing.Self:
         """After a restart."""
+        self.clock.note()
         self.state.save()
         self.state.close()
         return type(self)(self.folder, clock or Clock(self.clock.by_wall))

@@ -502,6 +502,21 @@ def test_a_wall_clock_that_is_set_by_years_while_nothing_runs_bends_no_flow(chai
     assert found["event"]["duration"] < DAY * 1_000_000
 
 
+@pytest.mark.parametrize("kill", [False, True])
+@pytest.mark.parametrize("step", STEPS)
+def test_a_step_and_two_restarts_bend_no_flow(chain, step, kill):
+    chain.send(line("NEW"))
+    chain.clock.passes(SECOND)
+    chain.keep()
+    chain.clock.steps(step)
+    for _ in range(2):
+        chain.clock.passes(SECOND)
+        chain.keep()
+        chain.restart(kill=kill)
+    (found,) = chain.send(line("DESTROY"))
+    assert seconds(found) == pytest.approx(3, abs=0.2)
+
+
 def test_a_flow_that_ends_once_more_after_a_kill_is_one_document(chain):
     chain.send(line("NEW"))
     chain.keep()

@@ -168,6 +168,39 @@ def test_a_file_of_another_schema_is_set_aside(file, statement):
     assert kept(file) == {}
 
 
+@pytest.mark.parametrize("at", [0, 15, 16, 18, 19, 21, 24, 44, 47, 56, 60, 68])
+def test_a_byte_of_the_header_that_is_wrong_stops_no_writing(file, at):
+    for value in (0, 3, 5, 255):
+        state, part = start(file)
+        part.put("a", 1)
+        end(state)
+        content = bytearray(file.read_bytes())
+        content[at] = value
+        file.write_bytes(content)
+        state, part = start(file)
+        part.put("b", 2)
+        end(state)
+        assert "fault" not in state.report()
+        assert kept(file)["b"] == 2
+
+
+@pytest.mark.parametrize("running", [True, False])
+@pytest.mark.parametrize("more", [(), ("CREATE VIEW part AS SELECT 'a' AS key, 'b' AS value",)])
+def test_a_table_that_is_gone_is_written_again(file, running, more):
+    state, part = start(file)
+    part.put("a", 1)
+    state.save()
+    if not running:
+        state.close()
+    sql(file, "DROP TABLE part", *more)
+    if not running:
+        state, part = start(file)
+    part.put("b", 2)
+    end(state)
+    assert "fault" not in state.report()
+    assert kept(file)["b"] == 2
+
+
 def test_damage_while_it_runs_loses_nothing(file):
     state, part = start(file)
     part.put("a", 1)

@@ -56,6 +56,7 @@ class Collector:
         self.clock: Clock = before.clock if before else Clock()
         self.state: State = State(chosen.state_file("state.sqlite"), before.state if before else None)
         clock, state = self.clock, self.state
+        clock.keep(state)
         self.counts: dict[str, int] = before.counts if before else dict.fromkeys(_COUNTED, 0)
         self._reader = Reader(chosen.log_prefix)
         # Each takes a router's line or JSON object, its sender, and whether it is a piece of a longer line. They return
@@ -98,6 +99,7 @@ class Collector:
         self.state.open()
         if not self._loaded:
             self._loaded = True
+            away = 0 if self._follows else self.clock.load()
             for part in (
                 self._networks,
                 self._routers,
@@ -107,7 +109,7 @@ class Collector:
                 self.outbox,
             ):
                 part.load()
-            self.correlate.load(self._follows, self.enrich.leaves_out)
+            self.correlate.load(away, self.enrich.leaves_out)
         self.names.start()
         self._finished = False
         self._stop.clear()
@@ -127,6 +129,7 @@ class Collector:
             self._keeper = None
         self.names.stop()
         self.correlate.stop()
+        self.clock.note()
         self.state.save()
         self.state.close()
         self._unparsed.close()
@@ -288,7 +291,7 @@ class Collector:
     def keep(self) -> None:
         """Let go of what is too old, and write what has changed: each second."""
         self._expire()
-        self.correlate.note()
+        self.clock.note()
         if self._networks.refresh():
             self._places.clear()
         self.state.save()

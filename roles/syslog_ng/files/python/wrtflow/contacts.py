@@ -11,12 +11,9 @@ from wrtflow.state import Rows, State
 # Contacts of one device, and of all; what is beyond is never called first.
 _OF_ONE = 10_000
 _MOST = 500_000
-# Days to remember a contact after its last time, and days without any contact after which days don't count.
+# Days to remember a contact after its last time.
 _DAYS = 400
-_AWAY = 60
 _DAY = 86_400_000
-# A day since 1970 that is too late for any clock.
-_DAYS_MOST = 100_000
 # Entries of the short cut for what was asked today.
 _ASKED = 100_000
 
@@ -31,15 +28,16 @@ class Contacts:
         self.met: Rows[int] = Rows(state, "met", owner=_host)
         self._asked: set[tuple[str | None, str, str | None, int | None]] = set()
         self._today = 0
-        self._behind = 0  # days that these days are behind the clock's
         self.beyond = 0  # contacts beyond the limits
 
     def load(self) -> None:
         """Read what was met before, but by devices left out."""
 
+        today = self._clock.now() // _DAY
+
         def decode(contact: str, day: int) -> int:
             _host(contact)
-            if not 0 <= day <= _DAYS_MOST:
+            if not 0 <= day <= today:
                 raise ValueError(day)
             return int(day)
 
@@ -48,15 +46,10 @@ class Contacts:
             device = contact.rpartition(" ")[0]
             if self._left_out.mac(device) or self._left_out.address(device):
                 del self.met[contact]
-        # No contact grows older by a long time without a collector, or by a wrong clock.
-        today, days = self._clock.now() // _DAY, self.met.values()
-        last = max((day for day in days if day <= today + 1), default=max(days, default=today))
-        if not 0 <= today - last <= _AWAY:
-            self._behind = today - last
 
     def meets(self, mac: str | None, address: str, place: Place, now: int) -> bool:
         """Tell whether a device is new to the place's country or system. A device is its MAC, else its address."""
-        today = now // _DAY - self._behind
+        today = now // _DAY
         if today != self._today:
             self._today = today
             self._asked.clear()

@@ -38,9 +38,6 @@ _BOOTING = 10_000
 _NUMBERS = 128
 _LAST = 1 << 62
 _id = re.compile("[A-Za-z0-9_-]{12,16}").fullmatch
-# ms between two notes of the clock on disk, and a step of the wall clock that is noted at once.
-_NOTE = 60_000
-_STEP = 1_000
 _DAY = 86_400_000
 
 # The places of ORIG's source and destination and of REPLY's.
@@ -103,32 +100,26 @@ class Correlate:
         self._ends: collections.OrderedDict[str, str] = collections.OrderedDict()
         self._table = state.table("open", self._dump, once=True, numbered=True)
         self._last: Table[str] = state.table("ended", lambda: list(self._ends.items())[-_ENDS_KEPT:])
-        self._clocks = state.table("clock", lambda: [("clock", self._noted)])
-        self._noted = (0, 0)
         self._counts = counts
 
     def __len__(self) -> int:
         """Count the open flows."""
         return self._size
 
-    def load(self, same_clock: bool, left_out: Callable[[Flow], bool]) -> None:
-        """Read the flows that were open before, but of devices left out. same_clock: their times are this clock's."""
+    def load(self, away: int, left_out: Callable[[Flow], bool]) -> None:
+        """Read the flows that were open before, but of devices left out. away: ms that make no flow older."""
         now = self._clock.now()
-        steady, wall = next(iter(self._clocks.load(lambda _, row: (int(row[0]), int(row[1])))), (now, now))
-        # Times of another steady clock are moved to this one. The time without a collector makes no flow older. It is
-        # not known where the wall clock was set meanwhile.
-        if same_clock:
-            steady, wall = now, now
-        away = now - wall if 0 <= now - wall <= self._timeout else 0
 
         def decode(number: int, row: typing.Any) -> tuple[Open, bool]:
             router, start, line, site = row
-            read, age = self._read(line), steady - start
+            read = self._read(line)
             known = type(start) is int and 0 < number < _LAST and (site is None or isinstance(site, str))
-            if not known or not -_DAY < age < self._timeout + _DAY:
+            if not known or not -_DAY < now - away - start < self._timeout + _DAY:
                 raise ValueError(row)
-            begun, due = min(now - away - age, now), now - age + self._timeout
-            flow = Open(number, self._routers.named(router), read.tuple, read.source, line, begun, due, site)
+            due = start + away + self._timeout
+            flow = Open(
+                number, self._routers.named(router), read.tuple, read.source, line, min(start, now), due, site
+            )
             return flow, left_out(read)
 
         self._ends.update(self._last.load(_end))
@@ -139,7 +130,6 @@ class Correlate:
                 self._table.delete(flow.number)
             else:
                 self._add(flow)
-        self.note()
 
     def opens(self, event: Event, name: str | None) -> list[Ended]:
         """Take a NEW; name: its site's, as it was asked for. Returns a flow whose DESTROY was lost.
@@ -223,17 +213,8 @@ class Correlate:
                 each.gone = self._number
 
     def stop(self) -> None:
-        """Write down the clock and the last ends for the next start."""
-        self.note()
+        """Have the last ends written for the next start."""
         self._last.whole = True
-
-    def note(self) -> None:
-        """Note the clock on disk now and then. The next start learns from it how long there was no collector."""
-        now, wall = self._clock.now(), self._clock.wall()
-        steady, noted = self._noted
-        if now - steady >= _NOTE or abs((wall - now) - (noted - steady)) >= _STEP:
-            self._noted = now, wall
-            self._clocks.put("clock", self._noted)
 
     def _first(self, router: Router, read: Flow, anywhere: bool) -> Open | None:
         """Return the flow of a tuple that began first: of this router, or (anywhere) of one that it was."""

@@ -122,11 +122,8 @@ class Spool:
                     lost += database.execute(
                         f"DELETE FROM refused WHERE id IN ({oldest})", (_OLDEST,)
                     ).rowcount
-        except sqlite3.OperationalError:
-            # The disk's or the folder's fault; any other of SQLite's is the file's.
-            raise
         except sqlite3.DatabaseError as error:
-            if again:
+            if again or not state.damaged(error):
                 raise
             state.set_aside(self._file, error)
             return self._add(rows, again=True)

@@ -26,8 +26,16 @@ SCHEMA = 1
 # Changes that wait for the disk, by table. Beyond that they are forgotten, and the next save writes the whole table.
 _WAITING = 200_000
 
-# What an SQLite file begins with.
+# What an SQLite file begins with, and its format for writers and readers after two bytes more.
 _HEADER = b"SQLite format 3\0"
+_FORMATS = (b"\1\1", b"\2\2")
+
+# What SQLite says where it is not the file's fault.
+_DISK = {
+    sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_NOLFS,
+}  # fmt: skip
 
 # Seconds to wait for somebody else's lock on the file.
 _LOCKED = 2
@@ -40,6 +48,16 @@ V = TypeVar("V")
 
 class Damaged(Exception):  # noqa: N818 (what the file is)
     """The file is no state file of this version."""
+
+
+def damaged(error: Exception) -> bool:
+    """Tell whether an error is the file's fault, not the disk's or the folder's."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None:
+        return isinstance(error, (Damaged, sqlite3.DatabaseError)) and not isinstance(
+            error, sqlite3.OperationalError
+        )
+    return code & 0xFF not in _DISK
 
 
 def set_aside(file: Path, error: Exception) -> None:
@@ -244,9 +262,7 @@ class State:
                 self.close()
                 self._open()
             # SQLite has its first page in memory, and would not notice.
-            with self._file.open("rb") as file:
-                if file.read(len(_HEADER)) != _HEADER:
-                    raise Damaged("somebody has written over it")
+            self._look()
             changed = {name: changes for name, table in self._tables.items() if (changes := table.changes())}
             if changed:
                 self._write(changed)
@@ -299,6 +315,8 @@ class State:
         self._file.parent.mkdir(parents=True, exist_ok=True)
         # Which device asked for what is nobody else's business.
         os.close(os.open(self._file, os.O_CREAT | os.O_RDWR, 0o600))
+        if self._file.stat().st_size:
+            self._look()
         database = self._database = self._connect(str(self._file))
         if database.execute("PRAGMA quick_check(1)").fetchone() != (b"ok",):
             raise Damaged("SQLite finds it damaged")
@@ -319,6 +337,12 @@ class State:
                 raise Damaged(f"its table {table.name} is another one")
         database.execute(f"PRAGMA user_version={SCHEMA}")
         self._inode = _inode(self._file)
+
+    def _look(self) -> None:
+        with self._file.open("rb") as file:
+            head = file.read(20)
+        if head[:16] != _HEADER or head[18:] not in _FORMATS:
+            raise Damaged("somebody has written over it")
 
     def _readable(self, mode: str) -> sqlite3.Connection | None:
         with contextlib.suppress(sqlite3.Error):
@@ -356,9 +380,7 @@ class State:
 
     def _fault(self, error: Exception) -> bool:
         """Set a damaged file aside; say anything else, to be tried again. Returns whether a new file is there."""
-        # An OperationalError is the disk's or the folder's fault; any other of SQLite's is the file's.
-        damaged = isinstance(error, (Damaged, sqlite3.DatabaseError))
-        if damaged and not isinstance(error, sqlite3.OperationalError):
+        if damaged(error):
             try:
                 self.close()
                 set_aside(self._file, error)
