@@ -199,6 +199,18 @@ def test_one_device_takes_no_other_s_flows_away(made, monkeypatch):
     assert len(made.part._flows) <= 20
 
 
+def test_other_devices_push_out_no_flow_of_one_that_is_left_out(points, monkeypatch):
+    monkeypatch.setattr(accesspoints, "_FLOWS", 20)
+    points.saw(inside(), LEFT_OUT)
+    for port in range(2000, 2100):
+        points.saw(translated(port), f"192.168.8.{port % 50}")
+    assert points.device(OUTSIDE) == LEFT_OUT
+    # But they have a bound, too.
+    for port in range(3000, 3100):
+        points.saw(translated(port), LEFT_OUT)
+    assert len(points._flows) == 20
+
+
 def test_ends_without_a_new_have_a_bound_too(points, monkeypatch):
     monkeypatch.setattr(accesspoints, "_FLOWS", 20)
     for _ in range(3):

@@ -101,6 +101,19 @@ def test_what_is_wrong_is_said_and_exits_1(
     assert said in fault
 
 
+@pytest.mark.parametrize(
+    "content",
+    [{"written": 5}, {"written": "now"}, {"written": "2026-11-24"}, {"queue": 1}, {"written": "9" * 99}, []],
+)
+def test_a_record_that_is_none_is_a_fault(
+    state: Path, content: object, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (state / "health.json").write_text(json.dumps(content))
+    assert run(state, "health") == 1
+    record(state, flows=7, delivery=[1], queue="x")
+    assert run(state, "health") == 0
+
+
 def test_strangers_beside_routers_are_no_fault(state: Path) -> None:
     record(state, flows={"lines": 1}, senders={"strangers": 3})
     assert run(state, "health") == 0
@@ -122,6 +135,8 @@ def listing(**sets: dict[str, int]) -> str:
             "nftables": [
                 {"metainfo": {"version": "1.1.3"}},
                 {"table": {"family": "inet", "name": "wrtflow"}},
+                {"rule": {"chain": "input"}},
+                {"rule": {"chain": "routers"}},
                 {"set": {"name": "connections4", "elem": [{"elem": {"val": "192.168.1.1"}}]}},
                 *(
                     {"set": {"name": name, "elem": [
@@ -148,6 +163,7 @@ def listing(**sets: dict[str, int]) -> str:
         ),
         (listing(greedy4={"192.168.1.1": 4}), ["192.168.1.1 wanted too many connections"]),
         ("", ["the ports are open to everybody"]),
+        (listing().replace("routers", "router"), ["the ports are open to everybody"]),
         (None, ["the ports are open to everybody"]),
     ],
 )

@@ -302,6 +302,20 @@ def test_what_can_t_be_in_an_object_is_refused(name, value):
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"reply.ip.protocol": 17},
+        {"orig.l4.sport": None, "orig.l4.dport": None},
+        {"reply.l4.sport": None, "reply.l4.dport": None},
+    ],
+)
+def test_both_sides_of_an_object_are_one_protocol_s(changes):
+    fields = {name: value for name, value in (OBJECT | changes).items() if value is not None}
+    with pytest.raises(Refused):
+        read_json(json.dumps(fields))
+
+
+@pytest.mark.parametrize(
     "name", sorted(set(OBJECT) - {"timestamp", "dvc", "ct.mark", "oob.family", "oob.protocol"})
 )
 def test_nothing_of_an_object_may_be_missing(name):

@@ -363,13 +363,23 @@ def test_too_many_networks_are_refused(made):
         made.networks.tell("a@1", several(1, places._TOLD + 1))
     routers = places._TOLD_BY_ALL // places._TOLD
     for router in range(routers):
-        made.networks.tell(f"r{router}@1", several(router, places._TOLD))
+        made.networks.tell(f"r{router}@{router}", several(router, places._TOLD))
     with pytest.raises(ValueError, match="too many"):
         made.networks.tell("a@1", ["203.0.113.0/24"])
     assert made.home("192.1.1.1")
     assert not made.home("203.0.113.1")
     # The routers that were first go on.
     assert made.networks.tell("r1@1", several(100, 3))
+
+
+def test_one_sender_of_many_names_leaves_room_for_others(made):
+    for router in range(2):
+        made.networks.tell(
+            f"r{router}@1", [f"192.{router}.{number}.0/24" for number in range(places._TOLD // 2)]
+        )
+    with pytest.raises(ValueError, match="too many"):
+        made.networks.tell("r2@1", ["203.0.113.0/24"])
+    assert made.networks.tell("a@2", ["203.0.113.0/24"])
 
 
 def test_a_router_whose_networks_change_all_the_time_has_a_bound(made):

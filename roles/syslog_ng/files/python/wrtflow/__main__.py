@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _health(loaded: settings.Settings, as_json: bool) -> int:
     path = loaded.state_file("health.json")
-    record = health.read(path) | {"firewall": _firewall(), "connections": _connections()}
+    record = _usable(health.read(path)) | {"firewall": _firewall(), "connections": _connections()}
     record["faults"] = list(_faults(path, record))
     if as_json:
         print(json.dumps(record, indent=1))
@@ -73,14 +73,28 @@ def _health(loaded: settings.Settings, as_json: bool) -> int:
     return 1 if record["faults"] else 0
 
 
+def _usable(record: Mapping[str, typing.Any]) -> dict[str, typing.Any]:
+    """Return what of a record can be looked at, whoever has written it; nothing where its time is none."""
+    try:
+        datetime.fromisoformat(record["written"]).timestamp()
+    except (LookupError, TypeError, ValueError, OverflowError):
+        return {}
+    return {
+        name: part for name, part in record.items() if isinstance(part, dict) or name in ("written", "pid")
+    }
+
+
 def _firewall() -> dict[str, object]:
     """Return the refused packets of the last hour by address: of strangers, of routers with too many connections."""
     if not FIREWALL.exists():
         return {}
     try:
         listed = subprocess.run(_TABLE, capture_output=True, check=True, timeout=10).stdout
-        sets = [entry["set"] for entry in json.loads(listed)["nftables"] if "set" in entry]
+        entries = json.loads(listed)["nftables"]
     except (OSError, ValueError, subprocess.SubprocessError):
+        return {"loaded": False}
+    sets = [entry["set"] for entry in entries if "set" in entry]
+    if not {"input", "routers"} <= {entry["rule"]["chain"] for entry in entries if "rule" in entry}:
         return {"loaded": False}
     refused = {
         kind: {

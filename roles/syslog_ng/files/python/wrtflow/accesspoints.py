@@ -86,6 +86,11 @@ class AccessPoints:
             device = LEFT_OUT if LEFT_OUT in (known, device) else _SEVERAL
         self._flows[flow] = device, None if read.event == "NEW" else now + _AFTER
         if len(self._flows) > _FLOWS:
+            # Those of devices left out go last, as long as they are the fewer.
+            while (
+                self._flows.of[LEFT_OUT] < _FLOWS // 2 and self._find(next(iter(self._flows)))[0] == LEFT_OUT
+            ):
+                self._flows.move_to_end(next(iter(self._flows)))
             del self._flows[next(iter(self._flows))]
 
     def device(self, read: Flow) -> str | None:

@@ -190,6 +190,8 @@ def read_json(line: str) -> Flow:
     names = ("src_ip", "dest_ip") if "src_ip" in fields else ("orig.ip.saddr.str", "orig.ip.daddr.str")
     orig = _side(fields, "orig", *names)
     reply = _side(fields, "reply", "reply.ip.saddr.str", "reply.ip.daddr.str")
+    if (orig[2] is None) != (reply[2] is None) or str(fields.get("reply.ip.protocol", number)) != number:
+        raise Refused("REPLY is another protocol's than ORIG")
     tuple_ = f"{' '.join(filter(None, orig[:4]))} PROTO={number} ID={_integer(fields, 'ct.id', 2**32 - 1)}"
     times = _milliseconds(fields, "flow.start"), _milliseconds(fields, "flow.end")
     return Flow._make(("", host, event, tuple_, *orig[:2], number, *orig[2:], *reply, *times))

@@ -35,7 +35,7 @@ _LINK = (
 
 # The widest networks that a router may tell, by IP version: a false line must not turn the world into the house.
 _WIDEST = {4: 16, 6: 44}
-# Networks of one router, and of all.
+# Networks of one sender's routers, and of all.
 _TOLD = 64
 _TOLD_BY_ALL = 256
 # ms that a network stays home after its router tells it no more: flows through it are still open.
@@ -163,8 +163,10 @@ class Networks:
         told: dict[Network, int | None] = dict.fromkeys(narrow)
         with self._lock:
             before = self._told.get(router, {})
-            others = sum(map(len, self._told.values())) - len(before)
-            if len(told) > _TOLD or others + len(told) > _TOLD_BY_ALL:
+            sender = router.rpartition("@")[2]
+            others = {name: len(items) for name, items in self._told.items() if name != router}
+            own = sum(number for name, number in others.items() if name.rpartition("@")[2] == sender)
+            if own + len(told) > _TOLD or sum(others.values()) + len(told) > _TOLD_BY_ALL:
                 raise ValueError("too many networks")
             if told.keys() == {network for network, until in before.items() if until is None}:
                 return False
@@ -172,7 +174,7 @@ class Networks:
             day = self._clock.now() + _FORMER
             former = {network: until or day for network, until in before.items() if network not in told}
             latest = sorted(former, key=former.__getitem__, reverse=True)
-            told |= {network: former[network] for network in latest[: _TOLD - len(told)]}
+            told |= {network: former[network] for network in latest[: max(0, _TOLD - own - len(told))]}
             self._shown.pop(router, None)
             self._put(router, told)
             self._unite()
