@@ -34,11 +34,12 @@ class Clock:
         self._table = state.table("clock", lambda: [("clock", self._noted)])
 
     def load(self) -> int:
-        """Go on from where an earlier process ended. Returns the ms since then; 0 where they are not known."""
+        """Go on from where an earlier process ended. Returns the ms since its last note, as far as they are known."""
         for steady, wall in self._table.load(lambda _, row: (int(row[0]), int(row[1]))):
             away = self.wall() - wall
             if not 0 <= away <= _AWAY:
-                away = 0
+                # The last note may be so old: this clock never goes back.
+                away = _NOTE
             # Within what both clocks can be: a damaged note must not end all flows.
             if 0 <= steady < 1 << 42:
                 self._set(steady + away)
