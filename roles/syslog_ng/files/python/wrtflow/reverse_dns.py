@@ -138,7 +138,7 @@ class ReverseDns:
             self._ready.notify()
 
     def name(self, ip: str) -> tuple[str | None, bool]:
-        """Return the name of an address, if it is known now, and whether it is confirmed."""
+        """Return the name of an address, if it is known, and whether it is confirmed. refresh() lets go of old ones."""
         return self.names.get(ip, _UNKNOWN)[:2]
 
     def refresh(self, now: int) -> None:
