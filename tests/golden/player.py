@@ -225,9 +225,8 @@ class Collector:
 
     def damage(self) -> None:
         """Overwrite what is in the state folder."""
-        journals = () if self._process.poll() is None else ("-wal", "-journal")
         for file in self.state.iterdir():
-            if file.name.endswith((".sqlite", ".json", *journals)):
+            if file.name.endswith((".sqlite", ".json", "-wal", "-shm", "-journal")):
                 with file.open("r+b") as content:
                     content.write(b"garbage " * (file.stat().st_size // 8 + 1))
 
