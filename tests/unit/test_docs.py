@@ -75,9 +75,9 @@ def test_files_exist(page):
 
 
 def test_variables_exist(page):
-    if page.name == "CHANGELOG.md":
-        pytest.skip("names what is gone")
-    named = set(re.findall(rf"(?<![\w./-])((?:{'|'.join(ROLES)})_[a-z_]+)\b(?![./-])", code(page)))
+    # The changelog also names variables that are gone.
+    text = "" if page.name == "CHANGELOG.md" else code(page)
+    named = set(re.findall(rf"(?<![\w./-])((?:{'|'.join(ROLES)})_[a-z_]+)\b(?![./-])", text))
     assert sorted(named - OPTIONS - OTHER_NAMES - set(ROLES)) == []
 
 
