@@ -179,7 +179,7 @@ class TestSnapshots:
         self.flow(OLD)
         self.flow(LAST)
         name = self.snapshot()
-        ask("DELETE", "/network-*")
+        ask("DELETE", f"/{OLD},{LAST}")
         every = {"indices": "network-*", "include_global_state": False}
         ask("POST", f"/_snapshot/wrtflow/{name}/_restore?wait_for_completion=true", every)
         assert (count(OLD), count(LAST)) == (1, 1)
