@@ -157,6 +157,7 @@ NO_PATH = [
                            "https://a:65536", "https://a:", "https://a:x", "https://u:p@a", "https://a?x", "https://a#x",
                            "https://a b", "https://a\n", "https://[::1", "https://ä", 1, None,
                            "ftp://a", "https://-a"]),
+        ("delivery__more_urls", [["http://storage:9200"], ["https://storage:9200", ""]]),
         ("delivery__ca_file", ["ca.crt"]),
     ],
 )  # fmt: skip

@@ -333,6 +333,24 @@ def test_an_address_that_does_not_work_makes_wait(
     assert said in capfd.readouterr().err
 
 
+def test_the_next_address_is_asked_while_one_is_away(
+    collector: Collector, double: typing.Any, tmp_path: Path
+) -> None:
+    right = collector.settings.url
+    changed = {**vars(collector.settings), "url": "https://localhost:1", "more_urls": (right,)}
+    other = Collector(tmp_path, settings.Delivery(**changed))
+    assert not other.give(document(0))
+    assert other.later(1)
+    # It stays there, and goes on from there.
+    assert other.give(document(1))
+    double.behaviour = [{"status": 503}, {}]
+    assert not other.give(document(2))
+    assert not other.later(1), "the first address was left out"
+    assert other.later(2)
+    assert taken(double) == ids(3)
+    other.store.close()
+
+
 def test_a_server_that_speaks_no_tls_makes_wait(
     collector: Collector, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

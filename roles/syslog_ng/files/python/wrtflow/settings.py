@@ -56,6 +56,8 @@ class Delivery:
     """Where documents go (wrtflow.store)."""
 
     url: str
+    # Other nodes of the same cluster, for while that one is away.
+    more_urls: tuple[str, ...] = ()
     # Where the role puts them.
     ca_file: str = "/etc/syslog-ng/wrtflow/elasticsearch-ca.crt"
     api_key_file: str = "/etc/syslog-ng/wrtflow/collector.api-key"
@@ -180,6 +182,7 @@ _ALLOWED: dict[str, _Allowed] = {
     "resolvers": ("the address of a name server, or address#port with a port of 1 to 65535", _resolver),
     "local_domains": ("a host name: a-z, 0-9, - and _, at most 63 of them between dots", wellformed.hostname),
     "url": ("https://HOST:PORT, without user, ? or # (http:// would send the key readable)", _url),
+    "more_urls": ("https://HOST:PORT, without user, ? or #", _url),
     "ca_file": _PATH,
     "api_key_file": _PATH,
 }

@@ -18,6 +18,7 @@ the flow). Any other answer is somebody's fault, and this is whose:
 from __future__ import annotations
 
 import collections
+import dataclasses
 import functools
 import http.client
 import json
@@ -214,14 +215,18 @@ class Client:
 
     def __init__(self, chosen: settings.Delivery) -> None:
         """Nothing is read or connected before it is needed."""
+        self._connection: http.client.HTTPSConnection | None = None
+        self._headers: dict[str, str] = {}
+        self._aim(chosen)
+
+    def _aim(self, chosen: settings.Delivery) -> None:
+        self.close()
         self._settings = chosen
         self._url = urllib.parse.urlsplit(chosen.url)
         self._path = (
             f"{self._url.path.rstrip('/')}/_bulk?timeout={_SHARD}s"
             "&filter_path=error,errors,items.*.status,items.*.error"
         )
-        self._connection: http.client.HTTPSConnection | None = None
-        self._headers: dict[str, str] = {}
 
     def close(self) -> None:
         """Give the connection up. The next request makes a new one, with the key and the authority as they are then."""
@@ -233,8 +238,17 @@ class Client:
         """Create the documents. Return one answer each, in their order.
 
         An answer that is no list refuses the request for what is in it. Unavailable: it is unknown what became of the
-        documents, or nothing did.
+        documents, or nothing did. The next request goes to the next address then.
         """
+        try:
+            return self._bulk(batch)
+        except Unavailable:
+            urls = [*self._settings.more_urls, self._settings.url]
+            if len(urls) > 1:
+                self._aim(dataclasses.replace(self._settings, url=urls[0], more_urls=tuple(urls[1:])))
+            raise
+
+    def _bulk(self, batch: Batch) -> list[Answer] | Answer:
         status, content = self._request(batch.body)
         try:
             answer = json.loads(content)
