@@ -163,7 +163,36 @@ def test_service_renews_all_but_what_is_spared():
     assert not module("openwrt_service", **log, config=["/etc/config/system"])["changed"]
 
 
-def test_service_knows_who_writes_to_a_log_that_is_no_more():
+def test_service_starts_the_log_that_a_former_run_has_only_configured():
+    """Logd runs, and logread has never been started: a run may be interrupted before that."""
+    log = {"name": "log", "state": "started", "spared": ["logd"], "config": ["/etc/config/system"]}
+    lab.run(
+        "router", "sh", "-ec",
+        "cp -p /etc/config/system /tmp/system; uci delete system.@system[0].log_ip; uci commit system;"
+        "/etc/init.d/log restart; while pidof logread; do sleep 1; done; mv /tmp/system /etc/config/system",
+    )  # fmt: skip
+    assert module("openwrt_service", **log, _ansible_check_mode=True)["did"] == "start"
+    assert module("openwrt_service", **log)["did"] == "start"
+    assert lab.run("router", "pidof", "logread")
+    assert not module("openwrt_service", **log)["changed"]
+    # Restarted with it, since its jail had the socket of the former logd.
+    assert not module("openwrt_service", name="dnsmasq", state="refreshed")["changed"]
+
+
+def test_service_renews_a_logread_that_is_older_than_logd():
+    """It may wait for ever for the answer of the logd that has crashed."""
+    log = {"name": "log", "state": "started", "spared": ["logd"]}
+    before = lab.run("router", "pidof", "logread")
+    another = "until pidof logd | grep -vx $killed; do sleep 1; done"
+    lab.run("router", "sh", "-c", f"killed=$(pidof logd); kill -9 $killed; {another}")
+    assert module("openwrt_service", **log, _ansible_check_mode=True)["did"] == "start"
+    assert module("openwrt_service", **log)["did"] == "start"
+    assert lab.run("router", "pidof", "logread") != before
+    assert not module("openwrt_service", **log)["changed"]
+    assert not module("openwrt_service", name="dnsmasq", state="refreshed")["changed"]
+
+
+def test_service_knows_who_logs_to_the_socket_of_a_former_logd():
     dnsmasq = {"name": "dnsmasq", "state": "refreshed"}
     assert not module("openwrt_service", **dnsmasq)["changed"]
     lab.run("router", "/etc/init.d/log", "restart")
@@ -246,7 +275,7 @@ PACKAGE_FAULTS = {
     "ERROR: https://downloads/packages.adb: UNTRUSTED signature": "does not trust",
     "ERROR: unable to select packages:\n  ulogd (no such package)": "does not have one of: ulogd",
     "Unknown package 'ulogd'.": "does not have one of: ulogd",
-    "Signature file download failed.\nRemove wrong Signature file.\nUnknown package 'ulogd'.": "has no signature",
+    "Signature file download failed.\nRemove wrong Signature file.\nUnknown package 'ulogd'.": "not the signature",
     "opkg_lock: Could not lock /var/lock/opkg.lock": "The package manager failed",
 }
 

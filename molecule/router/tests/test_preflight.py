@@ -55,7 +55,7 @@ def test_no_openwrt():
 
 def test_openwrt_that_does_not_run():
     with replaced("ubus", "exit 255"):
-        assert "has to be started with /sbin/init" in refused()
+        assert "Start a container with /sbin/init" in refused()
 
 
 def test_too_old():
@@ -169,6 +169,7 @@ def doubtful():
         uci(OFFLOADING, "1"),
         uci("system.@system[0].log_ip", "10.77.0.99"),
         uci("dhcp.@dnsmasq[0].logfacility", "/tmp/dnsmasq.log"),
+        uci("system.@system[0].log_file", "/root/log"),
         strict=True,
     )
     off = "echo 0 >/proc/sys/net/netfilter/nf_conntrack_acct"
@@ -185,6 +186,7 @@ def test_what_is_doubtful_is_told(doubtful):
     assert "Conntrack accounting (net.netfilter.nf_conntrack_acct) was off" in said.said
     assert "The router has 58 MB of memory" in said.said
     assert "Dnsmasq logs to /tmp/dnsmasq.log instead of the system's log" in said.said
+    assert "The router also writes its log to /root/log" in said.said
     assert "its packages are missing, as they are after a sysupgrade" in said.said
     assert ("openwrt : The log's target is the collector", []) in said.changed
 

@@ -152,6 +152,19 @@ def question_arrives() -> None:
     sent.wait_for_line(rf"query\[A\] news\.example from {lab.LAPTOP}")
 
 
+def questions_arrive_again() -> None:
+    """What is asked while the log or dnsmasq starts again is lost; then questions reach the collector."""
+    sent = Sent()
+    ask = ("dig", "+short", "+tries=1", "+time=1", "-b", lab.LAPTOP, "@10.77.0.1", "news.example")
+    pattern = rf"query\[A\] news\.example from {lab.LAPTOP}"
+    lab.wait_for(
+        "a question",
+        lambda: lab.run("client", "sh", "-c", '"$@" || true', "sh", *ask) and sent.line(pattern),
+        LONG,
+        every=2,
+    )
+
+
 def test_a_device_s_question_is_logged():
     question_arrives()
 
@@ -203,7 +216,7 @@ def test_the_remote_logread_is_started_again_where_it_died():
     flow_arrives()
 
 
-def test_an_ulogd_that_says_nothing_is_started_anew():
+def test_an_ulogd_that_logs_nothing_is_restarted():
     """It runs, but is stopped; ever more connections come meanwhile."""
     sent = Sent()
     number = itertools.count(1)
@@ -215,7 +228,7 @@ def test_an_ulogd_that_says_nothing_is_started_anew():
             "-c",
             f"for i in $(seq {next(number)}); do dig +short @198.18.0.53 ntp.example & done; wait",
         )
-        return any("ulogd has told no flow for 15 seconds" in line for line in sent.lines())
+        return any("ulogd has logged nothing for 15 seconds" in line for line in sent.lines())
 
     with other(SETTINGS, "SILENCE", 15):
         on_router("kill -STOP $(pidof ulogd)")
@@ -225,8 +238,8 @@ def test_an_ulogd_that_says_nothing_is_started_anew():
     flow_arrives()
 
 
-def test_a_log_that_grows_is_sent_anew_and_its_socket_stays():
-    """Every size is too much here: it is sent anew again and again."""
+def test_a_grown_log_s_logreads_are_restarted_and_its_socket_stays():
+    """Every size is too much here: they are restarted again and again."""
     logd = on_router("pidof logd")
     with other(SETTINGS, "LOGD_LIMIT", -1_000_000):
         told = "logread -e 'wrtflow-watch: logd had grown to [0-9]* KiB' || true"
@@ -248,15 +261,52 @@ def test_a_grown_log_gives_the_memory_back():
     flows_arrive_again()
 
 
-@pytest.mark.parametrize("how", ["kill -9 $(pidof logd)", "/etc/init.d/log restart"])
-def test_who_writes_to_the_socket_of_a_log_that_is_no_more_is_restarted(how):
-    """As dnsmasq in its jail."""
+KILL_LOGD = "killed=$(pidof logd); kill -9 $killed; until pidof logd | grep -vx $killed; do sleep 1; done"
+
+
+@pytest.mark.parametrize(
+    "how",
+    [KILL_LOGD, f"{KILL_LOGD}; {KILL_LOGD}", "/etc/init.d/log restart"],
+    ids=["crash", "crashes", "restart"],
+)
+def test_questions_arrive_after_another_logd(how):
+    """dnsmasq's jail has the former socket; after a crash logread may wait for the former logd."""
     on_router(how)
-    told = "logread -e 'wrtflow-watch: dnsmasq writes to a log that is no more: it is restarted' || true"
-    lab.wait_for("wrtflow-watch to find out", lambda: on_router(told), LONG)
-    lab.wait_for("dnsmasq", lambda: on_router("pidof dnsmasq || true").strip(), LONG)
-    lab.wait_for("the log's connection", lambda: "514" in on_router("netstat -tn | grep ESTAB || true"), LONG)
-    question_arrives()
+    questions_arrive_again()
+    assert on_router("logread -e 'wrtflow-watch: dnsmasq logs to the socket of a logd that has ended'")
+
+
+def test_every_jailed_service_is_heard_after_a_crash():
+    """It says something each second, in a jail of its own."""
+    lab.put(
+        "router", "/etc/init.d/labjail",
+        b"""#!/bin/sh /etc/rc.common
+START=99
+USE_PROCD=1
+start_service() {
+    for each in one two; do
+        procd_open_instance $each
+        procd_set_param command sh -c 'while sleep 1; do logger -t labjail alive; done'
+        procd_add_jail labjail log
+        procd_close_instance
+    done
+}
+""", 0o755,
+    )  # fmt: skip
+    try:
+        sent = Sent()
+        on_router("/etc/init.d/labjail start")
+        sent.wait_for_line("labjail: alive")
+        on_router(KILL_LOGD)
+        restarted = "logread -e 'wrtflow-watch: labjail logs to the socket of a logd that has ended' || true"
+        lab.wait_for("wrtflow-watch to find out", lambda: on_router(restarted), LONG)
+        sent = Sent()
+        sent.wait_for_line("labjail: alive")
+        # Once for both instances.
+        assert on_router(restarted).count("\n") == 1
+    finally:
+        on_router("/etc/init.d/labjail stop; rm /etc/init.d/labjail")
+    questions_arrive_again()
 
 
 def test_after_a_reboot_all_is_as_before():

@@ -9,8 +9,15 @@ from pathlib import Path
 
 import lab
 import playbook
+import pytest
 
 VIRGIN = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "virgin"
+
+#: sh that restarts the log, and dnsmasq, in its jail, once the new logd runs.
+ANOTHER_LOGD = (
+    "old=$(pidof logd); /etc/init.d/log restart; until pidof logd | grep -vx $old; do sleep 1; done;"
+    "/etc/init.d/dnsmasq restart"
+)
 
 
 def state() -> str:
@@ -47,6 +54,30 @@ def test_uninstall_leaves_nothing_behind():
     # Nor is anybody deaf: a jailed program goes on writing to the socket that it was started with.
     assert lab.run("router", "pidof", "logd") == logd
     assert lab.run("router", "sh", "-c", "grep -l '//deleted /dev/log ' /proc/[0-9]*/mountinfo || true") == ""
+
+
+@pytest.mark.long
+def test_somebody_s_own_log_is_put_back():
+    """A log that went elsewhere, with a prefix, as datagrams and to a file, from a ring with a size of its own."""
+    own = {"ip": "10.77.0.99", "proto": "udp", "prefix": "front", "buffer_size": "32", "file": "/tmp/own.log"}
+    lab.run(
+        "router", "sh", "-ec",
+        "cp -p /etc/config/system /tmp/system;"
+        + "".join(f"uci set system.@system[0].log_{name}={value};" for name, value in own.items())
+        + "uci commit system;" + ANOTHER_LOGD,
+    )  # fmt: skip
+    before = state()
+    playbook.succeeds("router", openwrt_replace_log_target=True, openwrt_log_size=96)
+    runs = lab.run("router", "sh", "-c", "ps w | grep '[s]bin/log'")
+    assert "logd -S 96\n" in runs
+    assert " front" not in runs
+    playbook.succeeds("uninstall")
+    assert difference(before, state()) == []
+    assert lab.run("router", "sh", "-c", "grep -l '//deleted /dev/log ' /proc/[0-9]*/mountinfo || true") == ""
+    lab.run(
+        "router", "sh", "-ec",
+        f"mv /tmp/system /etc/config/system; {ANOTHER_LOGD}; while pidof logread; do sleep 1; done; rm /tmp/own.log",
+    )  # fmt: skip
 
 
 def test_a_dry_run_says_what_the_next_run_does():

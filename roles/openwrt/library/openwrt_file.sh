@@ -1,6 +1,6 @@
 #!/bin/sh
 # WANT_JSON
-# A file has this content and mode, has or lacks lines, or is gone. What it takes: openwrt_file.yml.
+# A file has this content and mode, has or lacks lines, or is gone. Its options: openwrt_file.yml.
 #
 # Written beside its place and renamed: a power cut leaves the old file or the new one.
 

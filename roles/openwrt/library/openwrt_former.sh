@@ -1,6 +1,6 @@
 #!/bin/sh
 # WANT_JSON
-# What was there before the first change is noted on the router, and can be read again. What it takes: openwrt_former.yml.
+# Notes on the router how everything was before the first change, or reads that note. Its options: openwrt_former.yml.
 #
 # The note (former) has one item a line: KIND NAME VALUE. Files are copied into former.d.
 
@@ -21,7 +21,7 @@ fail() {
     exit 0
 }
 
-# value KIND NAME: what it is now; nothing where it is not there.
+# value KIND NAME: prints what it is now; nothing if it is not there.
 value() {
     case $1 in
     uci) uci -q get "$2" ;;
@@ -37,7 +37,7 @@ value() {
     esac
 }
 
-# to_note: prints the lines of all that is not noted yet.
+# to_note: prints the lines of what is not noted yet.
 to_note() {
     for kind in uci sysctl service package file; do
         case $kind in uci) names=$uci ;; sysctl) names=$sysctls ;; service) names=$services ;; package) names=$packages ;; file) names=$files ;; esac
@@ -73,10 +73,11 @@ noted() {
     json_dump
 }
 
-# equal FILE: whether a configuration says the same as its copy, in another form (uci drops comments and blank lines).
+# equal FILE: whether a configuration has the same options as its copy. The file can differ: uci drops comments and blank
+# lines, and puts an option that was deleted and set again at the end of its section.
 equal() {
     case $1 in /etc/config/*) ;; *) return 1 ;; esac
-    [ "$(uci export "${1##*/}")" = "$(uci -c "$copies/etc/config" export "${1##*/}")" ]
+    [ "$(uci -q show "${1##*/}" | sort)" = "$(uci -q -c "$copies/etc/config" show "${1##*/}" | sort)" ]
 }
 
 read_again() {

@@ -1,6 +1,6 @@
 #!/bin/sh
 # WANT_JSON
-# Reads what preflight and the other tasks need to know of the router; changes nothing. What it takes and returns:
+# Reads what preflight and the other tasks need to know of the router; changes nothing. Its options and answer:
 # openwrt_info.yml.
 
 if [ ! -r /etc/openwrt_release ] || [ ! -r /usr/share/libubox/jshn.sh ]; then
@@ -31,8 +31,8 @@ done
 target=/overlay
 [ -d $target ] || target=/
 
-# connects PORT: whether a connection comes about. The base image's nc knows no timeout, but its input ends at once, so that
-# a receiver ends the connection.
+# connects PORT: whether a connection is made. The base image's nc has no timeout; but its input ends at once, at which a
+# receiver closes the connection.
 connects() {
     nc "$address" "$1" </dev/null >/dev/null 2>&1 &
     waited=0
@@ -41,14 +41,14 @@ connects() {
         waited=$((waited + 1))
     done
     if kill $! 2>/dev/null; then
-        # The receiver does not end it, but is there.
+        # The receiver is there, but does not close it.
         netstat -tn 2>/dev/null | grep -Eq ":$1 +(ESTABLISHED|FIN_WAIT)"
     else
         wait $!
     fi
 }
 
-# reached TRANSPORT/PORT: without a connection, as for udp, there is only a ping to tell.
+# reached TRANSPORT/PORT: udp has no connection, so that a ping has to do.
 reached() {
     case $1 in
     tcp/*) connects "${1#*/}" ;;
@@ -56,8 +56,8 @@ reached() {
     esac
 }
 
-# unresolved: the package servers' names where packages are to be fetched and the router can't resolve a single one. (Of one
-# that is no more, as a feed that somebody has added, the package manager complains, but gets along.)
+# unresolved: prints the package servers' names if packages are missing and the router can resolve none of these names. (If
+# only one is gone, as of a feed that somebody has added, the package manager complains and goes on.)
 unresolved() {
     [ -n "$missing" ] || return 0
     servers=$(cat /etc/opkg/*.conf /etc/apk/repositories.d/*.list 2>/dev/null |
@@ -94,11 +94,11 @@ for setting in acct timestamp; do
     json_add_string conntrack_$setting "$(cat /proc/sys/net/netfilter/nf_conntrack_$setting 2>/dev/null)"
 done
 json_add_string flow_offloading_hw "$(uci -q get 'firewall.@defaults[0].flow_offloading_hw')"
-# Whether kernel settings can be written: the value that is there is written once more.
+# Whether kernel settings can be written: writes the present value once more.
 acct=/proc/sys/net/netfilter/nf_conntrack_acct
 now=$(cat $acct 2>/dev/null)
 json_add_boolean writable "$([ -e $acct ] && { echo "$now" >$acct; } 2>/dev/null && echo 1 || echo 0)"
-for option in log_ip log_port log_proto; do
+for option in log_ip log_file log_buffer_size; do
     json_add_string $option "$(uci -q get "system.@system[0].$option")"
 done
 json_add_array dnsmasq

@@ -1,6 +1,6 @@
 #!/bin/sh
 # WANT_JSON
-# Packages are installed or removed, with opkg or apk, whichever the router has. What it takes: openwrt_package.yml.
+# Packages are installed or removed, with opkg or apk, whichever the router has. Its options: openwrt_package.yml.
 
 # shellcheck source=/dev/null
 . /usr/share/libubox/jshn.sh
@@ -39,16 +39,16 @@ else
     finish 0 "The router has neither opkg nor apk: is this OpenWrt?"
 fi
 
-# explain OUTPUT: says what went wrong, and what to do, from what the package manager printed. (apk's wget says only its
+# explain OUTPUT: says what went wrong and what to do, from what the package manager printed. (Of apk's wget that is only the
 # exit status: 4 no connection, 5 no trust, 8 the server's refusal.)
 explain() {
     case $1 in
     *"available on filesystem"* | *"No space left"* | *"no space left"*)
         echo "There is no room for $todo on the router ($(df -Pk /overlay / 2>/dev/null | awk 'NR == 2 { print $4 }') KiB free). Remove packages, or move the overlay to a USB stick (extroot)." ;;
     *"not yet valid"* | *"expired"* | *"wget returned 5"* | *"exited with error 5"* | *"Signature check failed"* | *"BAD signature"* | *"UNTRUSTED"*)
-        echo "The router does not trust its package feed. Its clock says $(date -u '+%Y-%m-%d %H:%M') UTC: if that is wrong, see that NTP reaches a time server, then run again." ;;
+        echo "The router does not trust its package feed. Its clock says $(date -u '+%Y-%m-%d %H:%M') UTC: if that is wrong, see that NTP reaches a time server, then run again. If it is right, the router lacks the key (/etc/opkg/keys or /etc/apk/keys) or the certificates (ca-bundle) of that feed." ;;
     *"Signature file download failed"*)
-        echo "The router's package feed has no signature that the router could get, so that opkg takes nothing from it. See that Packages.sig is beside Packages.gz there, and that the way to it does not break off." ;;
+        echo "The router got the list of its package feed, but not the signature of that list (Packages.sig), so that opkg ignores the feed. See below why: wget returns 4 where the connection fails, and 8 where the server does not have the file." ;;
     *"Failed to download"* | *"wget returned"* | *"wget: exited"* | *"temporary error"* | *"network error"* | *"could not connect"* | *"DNS"*)
         echo "The router does not reach its package feed. See that it resolves names and has a way out (nslookup and ping on the router), and that the feeds in /etc/opkg or /etc/apk still exist." ;;
     *"Unknown package"* | *"no such package"* | *"Cannot install package"* | *"unable to select"*)
@@ -56,7 +56,7 @@ explain() {
     *)
         echo "The package manager failed." ;;
     esac
-    # Without what went well. opkg tells of a feed's fault long before that of a package.
+    # Without what went well. opkg prints a feed's fault long before that of a package.
     echo "It said: $(printf '%s' "$1" | grep -vE '^(Downloading |Updated list |Signature check passed|fetch |Collected errors:| \[|$)' | tail -n 15)"
 }
 
@@ -77,8 +77,8 @@ todo=${todo# } todo=${todo% }
 if [ "$state" = absent ]; then
     said=$(remove $todo 2>&1) || finish 0 "$(explain "$said")"
 else
-    # A feed out of reach may be one that nobody needs, and opkg does not fail for one that it does not trust: what was said
-    # of the feeds counts where the packages are not got.
+    # A feed out of reach may be one that nobody needs, and opkg does not fail for a feed that it does not trust: what update
+    # printed matters only where the packages can't be installed.
     said="$(update 2>&1)
 $(add $todo 2>&1)" || finish 0 "$(explain "$said")"
     for package in $todo; do

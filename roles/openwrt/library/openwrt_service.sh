@@ -1,8 +1,8 @@
 #!/bin/sh
 # WANT_JSON
-# A service starts at boot or not, and runs or not. What it takes: openwrt_service.yml.
+# A service starts at boot or not, and runs or not. Its options: openwrt_service.yml.
 #
-# Whether it runs is asked from procd: an init script's own status says "running" of a service whose process has died.
+# procd is asked whether it runs: an init script's own status says "running" of a service whose process has ended.
 
 # shellcheck source=/dev/null
 . /usr/share/libubox/jshn.sh
@@ -25,7 +25,7 @@ finish() {
     exit 0
 }
 
-# act WORD: has the init script do it, and remembers.
+# act WORD: calls the init script with it, and notes it in did.
 act() {
     changed=1 did="$did $1"
     [ "$_ansible_check_mode" != 1 ] || return 0
@@ -39,70 +39,95 @@ act() {
 about() {
     ubus call service list "{\"name\":\"$name\"}" | jsonfilter -e "@['$name'].instances[*].$1" 2>/dev/null
 }
-# runs: whether all that procd has been told to keep running does.
+
+is_spared() { case " $spared " in *" $(cat "/proc/$1/comm" 2>/dev/null) "*) ;; *) return 1 ;; esac }
+
+# renewable: the processes that a renewal ends.
+renewable() {
+    for pid in $(about pid); do is_spared "$pid" || echo "$pid"; done
+}
+
+# runs: whether all that procd was asked to run does, and, where some is spared and it has to be started, something else too.
 runs() {
     case $(about running) in '' | *false*) return 1 ;; esac
+    [ -z "$spared" ] || [ "$state" != started ] || [ -n "$(renewable)" ]
 }
+
 # lives: whether any of it does.
 lives() {
     case $(about running) in *true*) ;; *) return 1 ;; esac
 }
 
-# renewable: the processes that a renewal is for.
-renewable() {
-    for pid in $(about pid); do
-        case " $spared " in *" $(cat "/proc/$pid/comm" 2>/dev/null) "*) ;; *) echo "$pid" ;; esac
-    done
-}
+# since PID: when a process was started, in 1/100 s since boot: the 20th field after the command's closing bracket.
+since() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
 
-# anew: whether none of the processes is left that were renewed. One that takes its time (procd gives it five seconds) is
-# still said to be running.
-anew() {
+# gone: whether all processes that a renewal was to end have ended. One that takes a while (procd gives it five seconds) is
+# still listed as running.
+gone() {
     for pid in $former; do [ ! -d "/proc/$pid" ] || return 1; done
 }
 
-# renew: where some are spared, the others are ended and started: procd's start leaves alone what runs and has not changed.
+# replace: ends all processes but the spared ones. At once: a logread that has lost its logd ignores a SIGTERM.
+replace() {
+    former=$(renewable)
+    # shellcheck disable=SC2086 # numbers
+    [ -z "$former" ] || kill -9 $former 2>/dev/null
+    for _ in 1 2 3 4 5; do
+        ! gone || break
+        sleep 1
+    done
+}
+
+# renew: restarts it. Where some are spared, procd's start leaves them alone, unless what they were started with has changed.
 renew() {
     former=$(renewable)
     if [ -z "$spared" ]; then
         act restart
         return
     fi
-    if [ "$_ansible_check_mode" != 1 ]; then
-        # shellcheck disable=SC2086 # numbers
-        kill $former 2>/dev/null
-        for _ in 1 2 3 4 5; do
-            ! anew || break
-            sleep 1
-        done
-        # shellcheck disable=SC2086 # numbers
-        anew || kill -9 $former 2>/dev/null
-    fi
+    [ "$_ansible_check_mode" = 1 ] || replace
     act start
 }
 
-# deaf: whether one of its processes, or what such a one runs in a jail, has the socket of a log that is no more: a jail has
-# a mount of the socket that was there at its start.
+# deaf: prints the processes that have the socket of a logd that has ended, and their parents: a jail mounts /dev/log once,
+# when it starts; procd knows the jail, not the process in it.
 deaf() {
-    files=$(grep -ls '//deleted /dev/log ' /proc/[0-9]*/mountinfo)
-    for file in $files; do
+    grep -ls '//deleted /dev/log ' /proc/[0-9]*/mountinfo | while read -r file; do
         pid=${file#/proc/} pid=${pid%/*}
-        for each in $pid $(awk '$1 == "PPid:" { print $2 }' "/proc/$pid/status" 2>/dev/null); do
-            case " $(about pid | tr '\n' ' ')" in *" $each "*) return 0 ;; esac
+        echo "$pid" "$(awk '$1 == "PPid:" { print $2 }' "/proc/$pid/status" 2>/dev/null)"
+    done
+}
+
+# is_deaf: whether one of its processes is among those.
+is_deaf() {
+    all_deaf=" $(deaf | tr '\n' ' ') "
+    for pid in $(about pid); do
+        case $all_deaf in *" $pid "*) return 0 ;; esac
+    done
+    return 1
+}
+
+# is_behind: whether a process is older than a spared one. A logread may wait for ever for the answer of a former logd.
+is_behind() {
+    [ -n "$spared" ] || return 1
+    for pid in $(about pid); do
+        is_spared "$pid" || continue
+        for other in $(renewable); do
+            [ "$(since "$other")" -lt "$(since "$pid")" ] 2>/dev/null && return 0
         done
     done
     return 1
 }
 
-# outdated: whether it was said to be so, a file of config was written after a process was started, or it is deaf.
-outdated() {
-    [ "$renewed" != 1 ] && ! deaf || return 0
+# is_outdated: whether the caller says so, a file of config is newer than a process, or it is deaf or behind.
+is_outdated() {
+    [ "$renewed" != 1 ] && ! is_deaf && ! is_behind || return 0
+    boot=$(awk '/^btime/ { print $2 }' /proc/stat)
     for pid in $(renewable); do
-        [ -r "/proc/$pid/stat" ] || continue
-        # Fields after the command's closing bracket: starttime is the 20th, in clock ticks (1/100 s) since boot.
-        started=$(sed 's/.*) //' "/proc/$pid/stat" | awk -v boot="$(awk '/^btime/ { print $2 }' /proc/stat)" '{ print boot + int($20 / 100) }')
+        ticks=$(since "$pid")
+        [ -n "$ticks" ] || continue
         for file in $config; do
-            [ -f "$file" ] && [ "$(date -r "$file" +%s)" -gt "$((started + 1))" ] && return 0
+            [ -f "$file" ] && [ "$(date -r "$file" +%s)" -gt $((boot + ticks / 100 + 1)) ] && return 0
         done
     done
     return 1
@@ -128,22 +153,35 @@ case $state in
 started)
     if ! runs; then
         act start
-    elif outdated; then
+    elif is_outdated; then
         renew
     fi
     ;;
 stopped) ! lives || act stop ;;
-refreshed) ! lives || ! outdated || renew ;;
+refreshed) ! lives || ! is_outdated || renew ;;
 '') finish ;;
 *) finish "state is '$state': it takes started, stopped or refreshed." ;;
 esac
 [ "$_ansible_check_mode" != 1 ] && [ $changed = 1 ] && [ "$state" != stopped ] || finish
 
-# A process that dies of its configuration does so within a moment: it has to be seen running twice.
+# A process that can't use its configuration ends within a moment: it has to be seen running twice.
 seen=0
 for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do
-    if anew && runs; then seen=$((seen + 1)); else seen=0; fi
-    [ $seen -lt 2 ] || finish
+    if is_behind; then
+        replace
+        "$script" start
+    fi
+    if gone && runs; then seen=$((seen + 1)); else seen=0; fi
+    [ $seen -lt 2 ] || break
     sleep 1
 done
-finish "$name does not stay up. It said: $(logread -l 200 | grep "$name" | tail -n 5)"
+[ $seen = 2 ] || finish "$name does not stay up. It said: $(logread -l 200 | grep "$name" | tail -n 5)"
+
+# A changed logd is another one, with another socket: services in jails, as dnsmasq, have that of the former one.
+if [ "$name" = log ] && [ -n "$(deaf)" ]; then
+    for other in /etc/init.d/*; do
+        name=${other##*/}
+        ! is_deaf || "$other" restart >/dev/null 2>&1
+    done
+fi
+finish

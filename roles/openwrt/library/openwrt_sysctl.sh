@@ -1,6 +1,6 @@
 #!/bin/sh
 # WANT_JSON
-# A kernel setting has this value, now and after every boot. What it takes: openwrt_sysctl.yml.
+# A kernel setting has this value, now and after every boot. Its options: openwrt_sysctl.yml.
 
 # shellcheck source=/dev/null
 . /usr/share/libubox/jshn.sh

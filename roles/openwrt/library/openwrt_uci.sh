@@ -1,6 +1,6 @@
 #!/bin/sh
 # WANT_JSON
-# Options of the router's configuration have these values, and are committed. What it takes: openwrt_uci.yml.
+# Options of the router's configuration have these values. Its options: openwrt_uci.yml.
 
 # shellcheck source=/dev/null
 . /usr/share/libubox/jshn.sh
@@ -26,9 +26,9 @@ run_uci() { uci -q -c "$directory" "$@"; }
 [ -n "$config" ] && [ -n "$section" ] || fail "config and section are needed."
 [ -e "$directory/$config" ] || fail "There is no $directory/$config on this router."
 run_uci get "$config.$section" >/dev/null || fail "$directory/$config has no section $section."
-# They would be committed with ours.
+# Somebody else's changes would be committed with ours.
 [ -z "$(run_uci changes "$config")" ] ||
-    fail "There are uncommitted changes of $config on the router: look with 'uci changes $config', then 'uci commit $config' or 'uci revert $config'."
+    fail "The router has uncommitted changes of $config: see which (uci changes $config), then save or drop them (uci commit or uci revert $config)."
 
 json_select options || fail "options is needed: a dictionary."
 json_get_keys names

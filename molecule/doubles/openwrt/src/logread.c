@@ -8,9 +8,13 @@
  * keeps the lines for it). The connection is told to the log, over UDP only the first one.
  * A pattern (-e) is a basic regular expression.
  *
- * When logd goes away it looks for the next one, ten times at most, and does not hear SIGTERM then. So `/etc/init.d/log
- * restart`, which stops both, leaves the old logread alive until procd's SIGKILL 5 s later (seen on a router), and the
- * two of them send every line twice meanwhile (follows from the sources). Otherwise SIGTERM ends it.
+ * When logd crashes, a logread that follows the log asks ubus for the next one at once. If ubus has not noticed the crash
+ * yet, it names the former logd, and logread waits for its answer for ever: so it was seen on a router, after 4 of 20
+ * crashes. Here it always waits.
+ *
+ * When both are stopped, logread looks for the next logd, ten times at most, and ignores SIGTERM then. So `/etc/init.d/log
+ * restart` leaves the old logread alive until procd's SIGKILL 5 s later (seen on a router), and the two of them send every
+ * line twice meanwhile (follows from the sources). Otherwise SIGTERM ends it.
  *
  * Differences: no facility filters on unknown names; -s (ubus socket) is ignored.
  */
@@ -274,6 +278,8 @@ int main(int argc, char **argv)
 		if (!follow)
 			return 0;
 		tries = TRIES;
+		while (!terminated)
+			pause();
 		terminated = 0;
 		signal(SIGTERM, SIG_IGN);
 		sleep(1);
