@@ -480,6 +480,7 @@ class TestTheMachine:
             "elastic.password",
             "wrtflow.password",
             "collector.api-key",
+            "health.api-key",
             "reader.api-key",
             "retention.api-key",
             "kibana.service-token",
