@@ -35,7 +35,7 @@ docker run --detach --name $name --label wrtflow=bench --cgroupns host --cap-add
 
 # What Elasticsearch's role would leave: a key, and the authority of the sink's certificate.
 mkdir "$work/secrets" "$work/inventory"
-echo bench >"$work/secrets/collector.api-key"
+for key in collector health; do echo bench >"$work/secrets/$key.api-key"; done
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=bench \
     -addext subjectAltName=IP:127.0.0.1 -addext keyUsage=critical,keyCertSign,cRLSign,digitalSignature \
     -keyout "$work/server.key" -out "$work/secrets/elasticsearch-ca.crt" 2>/dev/null

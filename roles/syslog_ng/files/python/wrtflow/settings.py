@@ -59,6 +59,8 @@ class Delivery:
     # Where the role puts them.
     ca_file: str = "/etc/syslog-ng/wrtflow/elasticsearch-ca.crt"
     api_key_file: str = "/etc/syslog-ng/wrtflow/collector.api-key"
+    # Of health documents.
+    health_key_file: str = "/etc/syslog-ng/wrtflow/health.api-key"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -182,6 +184,7 @@ _ALLOWED: dict[str, _Allowed] = {
     "url": ("https://HOST:PORT, without user, ? or # (http:// would send the key readable)", _url),
     "ca_file": _PATH,
     "api_key_file": _PATH,
+    "health_key_file": _PATH,
 }
 _DEVICE: _Allowed = (
     "an address without /, or the MAC of one device, as 02:00:00:00:00:21",
