@@ -88,7 +88,7 @@ docker cp "$cache/geolite/." $name:/var/lib/GeoIP/ >/dev/null
 install "$work/collector.yml"
 
 # The article's chain needs syslog-ng's http() and geoip2(); the names are a resolver's of this machine's own.
-docker exec $name sh -c 'systemctl stop syslog-ng && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends syslog-ng-mod-http syslog-ng-mod-geoip2 >/dev/null &&
+docker exec $name sh -c 'systemctl stop syslog-ng && rm /etc/syslog-ng/wrtflow/health.api-key && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends syslog-ng-mod-http syslog-ng-mod-geoip2 >/dev/null &&
     echo nameserver 127.0.0.1 >/etc/resolv.conf && mkdir /root/bench'
 docker cp "$here/." $name:/root/bench/ >/dev/null
 docker cp "$work/server.pem" $name:/root/bench/ >/dev/null
