@@ -135,6 +135,7 @@ class Collector:
         health.register("senders", self._senders)
         health.register("names", self.names.stats)
         health.register("health_documents", self._monitor.report)
+        health.register("routers", self._watched)
 
     def stop(self) -> None:
         """Write everything."""
@@ -335,22 +336,30 @@ class Collector:
         senders = typing.cast("dict[str, int]", record.get("senders", {}))
         kept = self._kept()
         counts = {**self.counts, **senders, **kept}
-        now = self.clock.now()
-        routers = {}
         for router in self._routers:
             counts.update((f"{name} {router.id}", count) for name, count in router.counts.items())
-            silence = (now - (router.heard_at or self._began)) // 1000
-            if silence < _SILENT:
-                routers[router.id] = {"silence": silence, "kernel": list(self._routers.kernel(router))}
         ages = [age for age in self._databases.report().values() if isinstance(age, float)]
         gauges = {
             "open": len(self.correlate), "waiting": counts["waiting"], "delay": self.outbox.numbers.delay,
-            "faults": list(health.faults(record)), "routers": routers,
+            "faults": list(health.faults(record)), "routers": self._watched(),
             **({"database_age": max(ages)} if ages else {}),
         }  # fmt: skip
         self.outbox.numbers.delay = 0
         unmarked = {f"unmarked {router.id}": router.unmarked for router in self._routers}
         self._ledger.note(counts, kept | unmarked, gauges)
+
+    def _watched(self) -> dict[str, typing.Any]:
+        """Return of each router the seconds since its last line, and which counts its kernel tells.
+
+        One that has said nothing since the start counts from then on.
+        """
+        now = self.clock.now()
+        found: dict[str, typing.Any] = {}
+        for router in self._routers:
+            silence = (now - (router.heard_at or self._began)) // 1000
+            if silence < _SILENT:
+                found[router.id] = {"silence": silence, "kernel": list(self._routers.kernel(router))}
+        return found
 
     def _kept(self) -> dict[str, int]:
         """Return the counters that outlive a restart."""
