@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Write the reference tables: each role's variables into its README, the flow document's fields into docs/.
+"""Write the reference tables: each role's variables into its README, the documents' fields into docs/.
 
-Variables come from each role's meta/argument_specs.yml, fields from files/flow-document.yml.
-tests/unit/test_reference.py fails if a table is out of date.
+Variables come from each role's meta/argument_specs.yml, fields from files/flow-document.yml and
+files/health-document.yml. tests/unit/test_reference.py fails if a table is out of date.
 """
 
 from __future__ import annotations
@@ -22,6 +22,15 @@ HEAD = """# The flow document
 
 Each finished flow is one document. Its fields have the names of the Elastic Common Schema (ECS) 8; `wrtflow.*` are our
 own. A field that has no value is left out. `tools/reference.py` writes this page from `files/flow-document.yml`.
+
+"""
+
+HEALTH = """# The health document
+
+How the chain was in one minute, in `wrtflow-health-YYYY.MM`. There are two kinds: one document a minute for each router
+(`event.dataset` is `wrtflow.router`), and one for all the rest (`wrtflow.collector`). A counter counts its minute only:
+add counters up, never the other fields. A field that has no value is left out. This page is written by
+`tools/reference.py` from `files/health-document.yml`.
 
 """
 
@@ -77,6 +86,22 @@ def fields() -> str:
     )
 
 
+def health() -> str:
+    """Return the reference of the health document."""
+    document = yaml.safe_load((PROJECT / "files/health-document.yml").read_text())
+    rows = [
+        (
+            f"`{each['name']}`",
+            each["type"],
+            each["in"],
+            "counter" if each.get("counter") else "",
+            each["about"],
+        )
+        for each in document["health_fields"]
+    ]
+    return HEALTH + _table(("field", "type", "in", "", "what it holds"), *rows)
+
+
 def pages() -> Iterator[tuple[Path, str]]:
     """Return each page, and what has to be in it."""
     for readme in sorted(PROJECT.glob("roles/*/README.md")):
@@ -84,6 +109,7 @@ def pages() -> Iterator[tuple[Path, str]]:
         if found:
             yield readme, f"{before}{BEGIN}\n{variables(readme.parent)}{END}{rest.partition(END)[2]}"
     yield PROJECT / "docs/flow-document.md", fields()
+    yield PROJECT / "docs/health-document.md", health()
 
 
 def main() -> None:

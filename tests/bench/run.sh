@@ -35,7 +35,7 @@ docker run --detach --name $name --label wrtflow=bench --cgroupns host --cap-add
 
 # What Elasticsearch's role would leave: a key, and the authority of the sink's certificate.
 mkdir "$work/secrets" "$work/inventory"
-echo bench >"$work/secrets/collector.api-key"
+for key in collector health; do echo bench >"$work/secrets/$key.api-key"; done
 openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=bench \
     -addext subjectAltName=IP:127.0.0.1 -addext keyUsage=critical,keyCertSign,cRLSign,digitalSignature \
     -keyout "$work/server.key" -out "$work/secrets/elasticsearch-ca.crt" 2>/dev/null
@@ -88,7 +88,7 @@ docker cp "$cache/geolite/." $name:/var/lib/GeoIP/ >/dev/null
 install "$work/collector.yml"
 
 # The article's chain needs syslog-ng's http() and geoip2(); the names are a resolver's of this machine's own.
-docker exec $name sh -c 'systemctl stop syslog-ng && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends syslog-ng-mod-http syslog-ng-mod-geoip2 >/dev/null &&
+docker exec $name sh -c 'systemctl stop syslog-ng && rm /etc/syslog-ng/wrtflow/health.api-key && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends syslog-ng-mod-http syslog-ng-mod-geoip2 >/dev/null &&
     echo nameserver 127.0.0.1 >/etc/resolv.conf && mkdir /root/bench'
 docker cp "$here/." $name:/root/bench/ >/dev/null
 docker cp "$work/server.pem" $name:/root/bench/ >/dev/null

@@ -10,6 +10,7 @@ from house import settings as house
 from wrtflow import clock, collector, parsers
 from wrtflow.collector import Collector
 from wrtflow.names import Device
+from wrtflow.outbox import Numbers as Counted
 from wrtflow.state import State
 
 SECOND, HOUR, DAY, YEAR = 1_000, 3_600_000, 86_400_000, 365 * 86_400_000
@@ -160,7 +161,10 @@ class Outbox:
 
     def __init__(self, state: object, before: Outbox | None = None) -> None:
         self.put_: list[tuple[str, str, dict[str, typing.Any]]] = before.put_ if before else []
-        self.numbers = None
+        self.numbers = Counted()
+
+    def waiting(self) -> int:
+        return len(self.put_)
 
     def load(self) -> None:
         pass

@@ -22,7 +22,9 @@ CUT = line("DESTROY")[:-3]
 
 def on_disk(chain):
     chain.keep()
-    return [row for table in chain.collector.state._tables for row in chain.collector.state.rows(table)]
+    # The ledger counts every line.
+    tables = [table for table in chain.collector.state._tables if table != "ledger"]
+    return [row for table in tables for row in chain.collector.state.rows(table)]
 
 
 # Both transports

@@ -256,7 +256,7 @@ def fields(kind: type, name: str = "") -> set[str]:
 
 
 # Where the role installs things.
-FIXED = {"log_directory", "delivery.ca_file", "delivery.api_key_file"}
+FIXED = {"log_directory", "delivery.ca_file", "delivery.api_key_file", "delivery.health_key_file"}
 
 
 def test_the_role_writes_every_setting_and_no_other() -> None:

@@ -24,6 +24,7 @@ def leaves(properties: dict[str, Any], prefix: str = "") -> dict[str, dict[str, 
     return found
 
 
+HEALTH = yaml.safe_load((PROJECT / "files/health-document.yml").read_text())["health_fields"]
 MAPPINGS = elasticsearch_mappings(CONTRACT, "strict")
 LEAVES = leaves(MAPPINGS["properties"])
 
@@ -105,3 +106,17 @@ def test_indices_can_be_sorted_as_the_role_sorts_them():
     for name in defaults["elasticsearch_sort"]:
         assert BY_NAME[name]["type"] in ("ip", "keyword", "date", "long")
         assert "unindexed" not in BY_NAME[name]
+
+
+def test_health_documents_have_a_template_of_their_own():
+    found = leaves(elasticsearch_mappings({"health_fields": HEALTH}, "strict")["properties"])
+    assert {name: about["type"] for name, about in found.items()} == {
+        each["name"]: each["type"] for each in HEALTH
+    }
+
+
+def test_a_counter_is_a_number_of_one_kind_of_health_document():
+    for each in HEALTH:
+        assert each["in"] in ("both", "router", "collector")
+        if each.get("counter"):
+            assert (each["type"], each["in"] != "both") == ("long", True)

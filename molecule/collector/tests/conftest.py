@@ -60,6 +60,8 @@ class Machine:
         return {
             id_: json.loads(source) | {"_index": index}
             for index, sources in answer["documents"].items()
+            # Health documents come as well.
+            if index.startswith("network-")
             for id_, source in sources.items()
             if json.loads(source)["@timestamp"] >= (self._began if since is None else since)
         }

@@ -1,5 +1,9 @@
 """The whole chain: send traffic through the router, compare the documents with the kernel's counters."""
 
+import json
+import os
+import subprocess
+
 import chain
 import lab
 import pytest
@@ -67,3 +71,96 @@ def test_the_article_s_queries_find_the_flows(run):
         count("geoip2.country.iso_code:CN AND hostname.client:camera") >= made("telemetry.gadget.example") > 0
     )
     assert count("nf_orig.PROTO:TCP") > 0
+
+
+def ledger() -> dict:
+    """Return the sums of the last hour."""
+    return json.loads(lab.run("logserver", "sh", "-c", "wrtflow ledger --since 1h --json || true"))
+
+
+def test_the_ledger_is_even(run):
+    """What the router's kernel has counted came to the collector, and every document is stored."""
+
+    def told() -> dict | None:
+        sums = ledger()
+        counts = next(iter(sums["routers"].values()))
+        # wrtflow-net tells its count every 30 s.
+        whole = counts.get("kernel_starts", 0) >= len(run.finished)
+        even = whole and counts["kernel_starts"] == counts["marked"] and not sums["differences"]
+        return sums if even and not sums["counts"].get("waiting") else None
+
+    sums = lab.wait_for("an even ledger", told, 60, every=1)
+    assert sums["counts"]["indexed"] >= len(run.finished)
+
+
+def test_each_minute_has_its_health_documents(run):
+    def found() -> list[dict] | None:
+        answer = requests.get(
+            f"{lab.ELASTICSEARCH}/wrtflow-health-*/_search?size=100&sort=@timestamp:desc",
+            headers={"Authorization": f"ApiKey {lab.secret('reader.api-key')}"},
+            verify=lab.SECRETS / "elasticsearch-ca.crt",
+            timeout=10,
+        )
+        documents = [hit["_source"] for hit in answer.json()["hits"]["hits"]]
+        kinds = {document["event"]["dataset"] for document in documents}
+        return documents if kinds == {"wrtflow.router", "wrtflow.collector"} else None
+
+    documents = lab.wait_for("health documents", found, 90, every=1)
+    delays = [document["wrtflow"].get("delay", 0) for document in documents]
+    assert 0 < max(delays) < chain.SEARCHABLE_WITHIN * 1000
+
+
+def doctor(*options: str) -> tuple[int, str]:
+    """Return the doctor's exit status and what he says."""
+    done = subprocess.run(
+        ["ansible-playbook", "--inventory", "inventory/lab", "playbooks/verify.yml", *options],
+        cwd=lab.PROJECT, env={**os.environ, "MOLECULE_PROJECT_DIRECTORY": str(lab.PROJECT)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_the_doctor_finds_nothing_wrong_and_a_test_flow_comes_through(run):
+    code, said = doctor()
+    assert "WRONG" not in said, said
+    assert code == 0, said
+    assert "good: a test flow came through" in said
+
+
+#: What is broken on the log server, how it is put back, and what the doctor has to say.
+BREAKAGES = {
+    "systemctl stop wrtflow-geolite.timer": (
+        "systemctl start wrtflow-geolite.timer",
+        "WRONG: wrtflow-geolite.timer does not run: systemctl enable --now wrtflow-geolite.timer",
+    ),
+    "systemctl disable syslog-ng": (
+        "systemctl enable syslog-ng",
+        "WRONG: syslog-ng does not start at boot: systemctl enable syslog-ng",
+    ),
+    "systemctl stop wrtflow-firewall": (
+        "systemctl start wrtflow-firewall",
+        "WRONG: the ports are open to everybody",
+    ),
+    "mv /var/lib/kibana/wrtflow-objects.sha256 /root/": (
+        "mv /root/wrtflow-objects.sha256 /var/lib/kibana/",
+        "WARNING: the dashboards are not those of this project",
+    ),
+    "mv /etc/elasticsearch/certs/ca.crt /root/": (
+        "mv /root/ca.crt /etc/elasticsearch/certs/",
+        "WRONG: certificates are missing or damaged (ca): run site.yml",
+    ),
+}
+
+
+def test_the_doctor_names_what_is_broken_and_its_mend():
+    broken = []
+    try:
+        for command in BREAKAGES:
+            lab.run("logserver", "sh", "-c", command)
+            broken.append(command)
+        code, said = doctor("--limit", "logserver")
+    finally:
+        for command in broken:
+            lab.run("logserver", "sh", "-c", BREAKAGES[command][0])
+    assert code != 0
+    assert [sentence for _, sentence in BREAKAGES.values() if sentence not in said] == []

@@ -456,6 +456,7 @@ def test_the_doctor_tells_of_an_old_database_and_of_a_failed_update(machine, dou
     assert record["GeoLite2-ASN"] < 1
     code, said = rotate("--tags", "geolite", playbook="verify")
     assert code == 0, said
+    assert "good: the last run of wrtflow-geolite.timer went well" in said
     assert f"GeoLite2-City is {round(record['GeoLite2-City'])} days old" in said
     assert "GeoLite2-ASN is" not in said
     assert "the last run of wrtflow-geolite.timer failed" not in said

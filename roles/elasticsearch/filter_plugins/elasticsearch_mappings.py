@@ -1,4 +1,4 @@
-"""Ansible filter: the flow document's fields as an Elasticsearch mapping."""
+"""Ansible filter: the fields of flow or health documents as an Elasticsearch mapping."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ LENIENT = {"date", "ip", "geo_point", "long", "integer", "double"}
 
 
 def field(about: dict[str, Any]) -> dict[str, Any]:
-    """Return the mapping of one field of the flow document."""
+    """Return the mapping of one field."""
     mapping: dict[str, Any] = {"type": about["type"]}
     if about["type"] in LENIENT:
         mapping["ignore_malformed"] = True
@@ -24,10 +24,11 @@ def field(about: dict[str, Any]) -> dict[str, Any]:
 
 
 def elasticsearch_mappings(document: dict[str, Any], dynamic: str) -> dict[str, Any]:
-    """Return the mappings of an index of flows: fields, and the article's names as aliases of them."""
+    """Return the mappings of an index of files/flow-document.yml or files/health-document.yml: fields and aliases."""
     properties: dict[str, Any] = {}
-    flat = {about["name"]: field(about) for about in document["flow_fields"]}
-    flat |= {name: {"type": "alias", "path": path} for name, path in document["flow_aliases"].items()}
+    fields = document.get("flow_fields") or document["health_fields"]
+    flat = {about["name"]: field(about) for about in fields}
+    flat |= {name: {"type": "alias", "path": path} for name, path in document.get("flow_aliases", {}).items()}
     for name, mapping in flat.items():
         *parents, leaf = name.split(".")
         level = properties

@@ -2,6 +2,8 @@
 
 wrtflow check [FILE]    tells everything that is wrong with a settings file; exits 1 where anything is
 wrtflow health          prints how the collector is; exits 1 when something is wrong
+wrtflow ledger          prints what came in and what became of it, and where a difference lies; exits 1 where flows
+                        were lost
 wrtflow spool list      prints the documents that Elasticsearch refused, and why
 wrtflow spool resend    sends them again, after what was wrong is mended
 """
@@ -9,7 +11,6 @@ wrtflow spool resend    sends them again, after what was wrong is mended
 from __future__ import annotations
 
 import argparse
-import collections
 import fcntl
 import json
 import re
@@ -22,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
-from wrtflow import health, settings, store
+from wrtflow import balance, health, settings, store
 from wrtflow import spool as spools
 
 # The record is written every few seconds.
@@ -44,6 +45,13 @@ def main(arguments: list[str] | None = None) -> int:
     command.add_argument("file", nargs="?", help=f"default: {settings.FILE}")
     command = commands.add_parser("health", help="print how the collector is")
     command.add_argument("--json", action="store_true", help="print the record as JSON")
+    command = commands.add_parser(
+        "ledger", help="tell what came in, what became of it, and where flows were lost"
+    )
+    when = "90m, 24h or 7d ago, or a time as 2026-12-01T08:00 (this machine's zone)"
+    command.add_argument("--since", type=_moment, default="24h", help=f"{when}; default: 24h")
+    command.add_argument("--until", type=_moment, default="0m", help="likewise; default: now")
+    command.add_argument("--json", action="store_true", help="print the sums as JSON")
     command = commands.add_parser("spool", help="look after the documents that Elasticsearch refused")
     command.add_argument("action", choices=["list", "resend"])
     command.add_argument("--json", action="store_true", help="list whole, one JSON object a line")
@@ -54,6 +62,8 @@ def main(arguments: list[str] | None = None) -> int:
         loaded = settings.load(chosen.settings)
         if chosen.command == "health":
             return _health(loaded, chosen.json)
+        if chosen.command == "ledger":
+            return _ledger(loaded, chosen.since, chosen.until, chosen.json)
         spool = spools.Spool(loaded.state_file("refused.sqlite"))
         return _list(spool, chosen.json) if chosen.action == "list" else _resend(loaded, spool)
     except (settings.SettingsError, sqlite3.Error, OSError) as error:
@@ -82,6 +92,24 @@ def _usable(record: Mapping[str, typing.Any]) -> dict[str, typing.Any]:
     return {
         name: part for name, part in record.items() if isinstance(part, dict) or name in ("written", "pid")
     }
+
+
+def _moment(text: str) -> float:
+    """Return seconds since 1970. ValueError: it is no time."""
+    if found := re.fullmatch(r"(\d{1,6})([mhd])", text):
+        return time.time() - int(found[1]) * {"m": 60, "h": 3600, "d": 86400}[found[2]]
+    return datetime.fromisoformat(text).timestamp()
+
+
+def _ledger(loaded: settings.Settings, since: float, until: float, as_json: bool) -> int:
+    sums = balance.read(loaded.state_file("state.sqlite"), since, until)
+    found = list(sums.differences())
+    if as_json:
+        differences = [{"lost": lost, "what": sentence} for lost, sentence in found]
+        print(json.dumps({**vars(sums), "differences": differences}, indent=1))
+    else:
+        print("\n".join(balance.show(sums)))
+    return 1 if any(lost for lost, _ in found) else 0
 
 
 def _firewall() -> dict[str, object]:
@@ -122,12 +150,6 @@ def _connections() -> dict[str, int]:
     return {"now": max(now), "most": max(most)} if now and most else {}
 
 
-def _some(addresses: Mapping[str, int]) -> str:
-    """Name the busiest addresses."""
-    named = ", ".join(address for address, _ in collections.Counter(addresses).most_common(3))
-    return f"{named} and {len(addresses) - 3} more" if len(addresses) > 3 else named
-
-
 def _faults(path: Path, record: Mapping[str, typing.Any]) -> Iterator[str]:
     """Tell what is wrong, one sentence each."""
     if "written" not in record:
@@ -136,38 +158,7 @@ def _faults(path: Path, record: Mapping[str, typing.Any]) -> Iterator[str]:
     age = time.time() - datetime.fromisoformat(record["written"]).timestamp()
     if age > _STALE:
         yield f"the health record is {round(age)} s old: syslog-ng does not run"
-    for name, report in record.items():
-        if isinstance(report, dict) and report.get("fault"):
-            yield f"{name}: {report['fault']}"
-    queue, firewall, connections, flows, senders, delivery = (
-        record.get(name, {}) for name in ("queue", "firewall", "connections", "flows", "senders", "delivery")
-    )
-    if queue.get("dropped"):
-        yield f"{queue['dropped']} documents were dropped since syslog-ng's start: the disk buffer was full"
-    if firewall.get("loaded") is False:
-        yield (
-            "the ports are open to everybody, because nftables has no table inet wrtflow:"
-            " see `systemctl status wrtflow-firewall`"
-        )
-    if firewall.get("strangers"):
-        yield (
-            f"within the last hour {_some(firewall['strangers'])} called and was refused:"
-            " if that is a router, it belongs into syslog_ng_allowed_routers"
-        )
-    if firewall.get("greedy"):
-        yield f"within the last hour {_some(firewall['greedy'])} wanted too many connections, which were refused"
-    if connections and connections["now"] >= connections["most"]:
-        yield f"all {connections['most']} TCP connections are taken: routers are refused (`ss -tn` shows by whom)"
-    if senders.get("strangers") and not flows.get("lines"):
-        yield (
-            f"{senders['strangers']} lines came, and none from a router:"
-            " are its addresses, as this machine sees them, in syslog_ng_allowed_routers?"
-        )
-    if delivery.get("reason"):
-        waiting = f" Now {queue['waiting']} documents are queued." if queue.get("waiting") else ""
-        yield f"{delivery['reason']}{waiting}"
-    if kept := delivery.get("spool", {}).get("documents"):
-        yield f"{kept} refused documents are kept: see `wrtflow spool list`"
+    yield from health.faults(record)
 
 
 def _flat(value: object, name: str = "") -> Iterator[tuple[str, object]]:

@@ -10,6 +10,7 @@ import functools
 import gc
 import re
 import threading
+import typing
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,8 +21,10 @@ from wrtflow.contacts import Contacts
 from wrtflow.correlate import Correlate, Ended, Event
 from wrtflow.document import Calendar
 from wrtflow.enrich import SITES, Enrich
+from wrtflow.ledger import Ledger
+from wrtflow.monitor import Monitor
 from wrtflow.names import Names
-from wrtflow.outbox import Outbox
+from wrtflow.outbox import KEPT, Outbox
 from wrtflow.parse import Flow, Line, Reader, Refused, Unparsed, read_json, whole
 from wrtflow.places import Databases, LeftOut, Networks, Places
 from wrtflow.registries import Registries
@@ -38,6 +41,9 @@ _address_at_the_end = re.compile("[0-9A-Fa-f:.-]+$").search
 
 # ms between two looks for names that are too old.
 _REFRESH = 60_000
+
+# Seconds after which a silent router is no longer watched.
+_SILENT = 7 * 86_400
 
 # Flows that end in one go, while no line is taken.
 _EXPIRE = 500
@@ -81,11 +87,14 @@ class Collector:
             self._access_points, self._contacts, self.outbox, clock,
             Registries(), Calendar(chosen.timezone), self.counts,
         )  # fmt: skip
+        self._ledger: Ledger = Ledger(state, clock, before._ledger if before else None)
+        self._monitor = Monitor(chosen.delivery, self._ledger)
         self._follows = before is not None
         self._lock = threading.Lock()
         self._loaded = False
         self._finished = False
         self._refresh_names = 0
+        self._began = 0
         self._stop = threading.Event()
         self._keeper: threading.Thread | None = None
 
@@ -110,16 +119,23 @@ class Collector:
             ):
                 part.load()
             self.correlate.load(away, self.enrich.leaves_out)
+            noted = self._ledger.load(self._kept())
+            for router in self._routers:
+                router.unmarked = noted.get(f"unmarked {router.id}", 0)
+            self._began = self.clock.now()
         self.names.start()
         self._finished = False
         self._stop.clear()
         self._keeper = threading.Thread(target=self._keep, name="wrtflow-keeper", daemon=True)
         self._keeper.start()
+        self._monitor.start()
         health.register("flows", self.report)
         health.register("databases", self._databases.report)
         health.register("state", self.state.report)
         health.register("senders", self._senders)
         health.register("names", self.names.stats)
+        health.register("health_documents", self._monitor.report)
+        health.register("routers", self._watched)
 
     def stop(self) -> None:
         """Write everything."""
@@ -128,8 +144,10 @@ class Collector:
             self._keeper.join()
             self._keeper = None
         self.names.stop()
+        self._monitor.stop()
         self.correlate.stop()
         self.clock.note()
+        self._note()
         self.state.save()
         self.state.close()
         self._unparsed.close()
@@ -165,8 +183,12 @@ class Collector:
                 raise Refused("a piece of a longer line")
             router = self._routers.spoke(read.host, sender, now)
             if isinstance(read, Flow):
-                return self._event(router, read, line, now)
-            self._learn(router, read)
+                event = self._event(router, read, line, now)
+            else:
+                event = None
+                self._learn(router, read)
+            router.counts["lines"] += 1
+            return event
         except Refused as why:
             # Counted and kept, unless it may be of a device that is left out.
             self.counts["unparsed"] += 1
@@ -184,6 +206,11 @@ class Collector:
         if source.home and not answered.home and self._networks.shows(router.id, answered.ip):
             self._places.clear()
             ends = self.enrich.ends(read)
+        if read.event == "NEW":
+            router.counts["starts"] += 1
+            router.unmarked += 1
+        elif read.event == "DESTROY":
+            router.counts["ends"] += 1
         left_out = self.enrich.is_left_out(ends)
         if self._access_points.routers and read.event != "UPDATE":
             if router.id in self._access_points.routers:
@@ -220,7 +247,6 @@ class Collector:
 
     def _learn(self, router: Router, read: Line) -> None:
         """Learn from a router's other lines."""
-        self.counts["other"] += 1
         if read.program and " " not in read.program:
             self._routers.called(router)
         if read.program in ("dnsmasq", "dnsmasq-dhcp", "odhcpd"):
@@ -230,6 +256,7 @@ class Collector:
         elif read.program == "kernel" and _first_of_boot(read.text):
             # With its time, because a logread may send all that it has once more.
             self.correlate.booted(router, "kernel", f"{read.stamp} {read.text}", 0)
+        self.counts["other"] += 1
 
     def _tell(self, router: Router, text: str) -> None:
         """Take a line of the router's own script."""
@@ -254,6 +281,8 @@ class Collector:
             # Seconds since then, where they are told: flows that have begun since go on.
             told = len(rest) > 1 and rest[1].isdecimal() and len(rest[1]) < 10
             self.correlate.booted(router, "wrtflow-net", rest[0], int(rest[1]) if told else None)
+        elif word == "counts" and len(rest) == 2 and max(map(len, rest)) < 20:
+            self._routers.counted(router, *rest)
 
     def _document(self, ended: list[Ended]) -> None:
         for flow in ended:
@@ -292,6 +321,7 @@ class Collector:
         """Let go of what is too old, and write what has changed: each second."""
         self._expire()
         self.clock.note()
+        self._note()
         if self._networks.refresh():
             self._places.clear()
         self.state.save()
@@ -299,6 +329,41 @@ class Collector:
         if self.clock.now() >= self._refresh_names:
             self.names.refresh()
             self._refresh_names = self.clock.now() + _REFRESH
+
+    def _note(self) -> None:
+        """Have the ledger count what has happened since the last time."""
+        record = health.last()
+        senders = typing.cast("dict[str, int]", record.get("senders", {}))
+        kept = self._kept()
+        counts = {**self.counts, **senders, **kept}
+        for router in self._routers:
+            counts.update((f"{name} {router.id}", count) for name, count in router.counts.items())
+        ages = [age for age in self._databases.report().values() if isinstance(age, float)]
+        gauges = {
+            "open": len(self.correlate), "waiting": counts["waiting"], "delay": self.outbox.numbers.delay,
+            "faults": list(health.faults(record)), "routers": self._watched(),
+            **({"database_age": max(ages)} if ages else {}),
+        }  # fmt: skip
+        self.outbox.numbers.delay = 0
+        unmarked = {f"unmarked {router.id}": router.unmarked for router in self._routers}
+        self._ledger.note(counts, kept | unmarked, gauges)
+
+    def _watched(self) -> dict[str, typing.Any]:
+        """Return of each router the seconds since its last line, and which counts its kernel tells.
+
+        One that has said nothing since the start counts from then on.
+        """
+        now = self.clock.now()
+        found: dict[str, typing.Any] = {}
+        for router in self._routers:
+            silence = (now - (router.heard_at or self._began)) // 1000
+            if silence < _SILENT:
+                found[router.id] = {"silence": silence, "kernel": list(self._routers.kernel(router))}
+        return found
+
+    def _kept(self) -> dict[str, int]:
+        """Return the counters that outlive a restart."""
+        return {**{name: self.outbox.numbers[name] for name in KEPT}, "waiting": self.outbox.waiting()}
 
     def _keep(self) -> None:
         while not self._stop.wait(_SAVE):

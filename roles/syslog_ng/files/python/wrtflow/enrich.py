@@ -98,6 +98,12 @@ class Enrich:
         start, end, began = self._times(ended)
         facts = self._facts(ended, ends, access_point, who, began)
         self.counts["flows"] += 1
+        counts = ended.router.counts
+        counts["flows"] += 1
+        if ended.action == document.TIMEOUT:
+            counts["without_end"] += 1
+        elif start is None:
+            counts["without_start"] += 1
         self.counts[SITES[facts.domain_source]] += 1
         text = document.document(ended, ends, start, end, facts, self.calendar)
         self.outbox.put(document.index(self.prefix, end // 86_400_000), ended.id, text)

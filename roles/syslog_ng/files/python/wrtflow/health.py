@@ -6,6 +6,7 @@ the collector registers a function that reports its numbers; what is written is 
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import datetime
 import json
@@ -15,7 +16,8 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+import typing
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 ERROR, WARNING, NOTICE = 3, 4, 5
@@ -31,6 +33,7 @@ Report = Mapping[str, object]
 # By kind: when it was said rarely() last.
 _said: dict[str, float] = {}
 _reports: dict[str, Callable[[], Report]] = {}
+_last: dict[str, object] = {}
 _writer: _Writer | None = None
 
 
@@ -88,6 +91,7 @@ def register(name: str, report: Callable[[], Report]) -> None:
 
 def collect() -> dict[str, object]:
     """Return the record as it is now."""
+    global _last
     record: dict[str, object] = {"written": timestamp(time.time()), "pid": os.getpid()}
     for name, report in sorted(_reports.items()):
         try:
@@ -95,7 +99,55 @@ def collect() -> dict[str, object]:
         except Exception as error:
             # One part that can't report must not take the others' numbers away.
             record[name] = {"fault": f"{type(error).__name__}: {error}"}
+    _last = record
     return record
+
+
+def last() -> dict[str, object]:
+    """Return the record that was collected last; an empty one where none was."""
+    return _last
+
+
+def faults(record: Mapping[str, typing.Any]) -> Iterator[str]:
+    """Tell what is wrong in a record, one sentence each."""
+    for name, report in record.items():
+        if isinstance(report, dict) and report.get("fault"):
+            yield f"{name}: {report['fault']}"
+    queue, firewall, connections, flows, senders, delivery = (
+        record.get(name, {}) for name in ("queue", "firewall", "connections", "flows", "senders", "delivery")
+    )
+    if queue.get("dropped"):
+        yield f"{queue['dropped']} documents were dropped since syslog-ng's start: the disk buffer was full"
+    if firewall.get("loaded") is False:
+        yield (
+            "the ports are open to everybody, because nftables has no table inet wrtflow:"
+            " see `systemctl status wrtflow-firewall`"
+        )
+    if firewall.get("strangers"):
+        yield (
+            f"within the last hour {_some(firewall['strangers'])} called and was refused:"
+            " if that is a router, it belongs into syslog_ng_allowed_routers"
+        )
+    if firewall.get("greedy"):
+        yield f"within the last hour {_some(firewall['greedy'])} wanted too many connections, which were refused"
+    if connections and connections["now"] >= connections["most"]:
+        yield f"all {connections['most']} TCP connections are taken: routers are refused (`ss -tn` shows by whom)"
+    if senders.get("strangers") and not flows.get("lines"):
+        yield (
+            f"{senders['strangers']} lines came, and none from a router:"
+            " are its addresses, as this machine sees them, in syslog_ng_allowed_routers?"
+        )
+    if delivery.get("reason"):
+        waiting = f" Now {queue['waiting']} documents are queued." if queue.get("waiting") else ""
+        yield f"{delivery['reason']}{waiting}"
+    if kept := delivery.get("spool", {}).get("documents"):
+        yield f"{kept} refused documents are kept: see `wrtflow spool list`"
+
+
+def _some(addresses: Mapping[str, int]) -> str:
+    """Name the busiest addresses."""
+    named = ", ".join(address for address, _ in collections.Counter(addresses).most_common(3))
+    return f"{named} and {len(addresses) - 3} more" if len(addresses) > 3 else named
 
 
 def timestamp(seconds: float) -> str:

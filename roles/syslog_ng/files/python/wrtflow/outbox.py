@@ -25,6 +25,9 @@ TOGETHER = 100
 # Messages whose size is remembered: those of several seconds.
 _LATELY = 10_000
 
+# The counters that the ledger has of each document.
+KEPT = ("indexed", "duplicates", "refused", "lost", "dropped", "failed_requests")
+
 
 class Numbers:
     """The store's counters by name. Any thread may add."""
@@ -33,6 +36,8 @@ class Numbers:
         """counts: where they stand, a State's to outlive a restart."""
         self._counts = {} if counts is None else counts
         self._lock = threading.Lock()
+        # ms from a flow's end to Elasticsearch's answer, the longest since somebody set it to 0.
+        self.delay = 0
 
     def add(self, name: str, count: int = 1) -> None:
         """Count. No number becomes less than 0."""
@@ -66,6 +71,8 @@ class Outbox:
         self._kept: Rows[int] = Rows(state, "store")
         self.numbers = Numbers(self._kept)
         self._documents: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        # Documents since the start, each counted by one thread.
+        self._taken = self._posted = 0
         self.dropped: int = before.dropped if before else 0
         # What syslog-ng said last of messages that it dropped, and how many documents the last messages had.
         self._messages_dropped: int = before._messages_dropped if before else 0
@@ -77,7 +84,12 @@ class Outbox:
 
     def put(self, index: str, identity: str, document: str) -> None:
         """Take a document. It becomes the two lines that _bulk wants."""
+        self._taken += 1
         self._documents.put(f'{{"create":{{"_index":"{index}","_id":"{identity}"}}}}\n{document}')
+
+    def waiting(self) -> int:
+        """Count the documents that were put here and are neither settled nor dropped."""
+        return self.numbers["waiting"] + self._taken - self._posted
 
     def stop(self) -> None:
         """End run(), when all that was put before has been handed on."""
@@ -96,6 +108,7 @@ class Outbox:
                 together = documents[begin : begin + TOGETHER]
                 # Counted before: else it could leave before it was there.
                 self.numbers.add("waiting", len(together))
+                self._posted += len(together)
                 self._lately.append(len(together))
                 post("\n".join(together))
             if going:

@@ -17,6 +17,14 @@ if typing.TYPE_CHECKING:
 # makes room.
 _MOST = 256
 _OF_ONE_SENDER = 16
+# What the ledger counts of each. lines: those that were understood; starts and ends: of flows, among these lines.
+# flows: documents; without_start and without_end: among these documents. kernel_starts and kernel_overruns: flows that
+# began in the router's kernel, and events that it dropped. marked: starts that came between two tellings of its count.
+COUNTED = (
+    "lines", "starts", "ends", "flows", "without_start", "without_end", "kernel_starts", "kernel_overruns", "marked",
+)  # fmt: skip
+# Beside what tells a boot: what the kernel counts.
+_COUNTS = "counts"
 # ms of silence after which a router counts as one that has just begun.
 _SILENT = 60_000
 
@@ -38,6 +46,9 @@ class Router:
     # Its boot ended the flows up to this number, and those that began before (ms, steady).
     gone: int = 0
     gone_before: int = 0
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(COUNTED, 0))
+    # Starts since the kernel's count was told last.
+    unmarked: int = 0
 
 
 class Routers:
@@ -109,6 +120,30 @@ class Routers:
         if told.get(teller) != boot:
             self._boots[router.id] = {**told, teller: boot}
         return told.get(teller)
+
+    def counted(self, router: Router, starts: str, overruns: str) -> None:
+        """Take the kernel's counts, as the router's wrtflow-net tells them: digits, or "-" for a count it has not."""
+        before, unmarked, router.unmarked = self.kernel(router), router.unmarked, 0
+        self.booted(router, _COUNTS, f"{starts} {overruns}")
+        for name, count in self.kernel(router).items():
+            last = before.get(name)
+            if last is None:
+                continue
+            # One that has fallen has begun again, with the router or with ulogd.
+            again = count < last
+            since = count if again else count - last
+            router.counts[f"kernel_{name}"] += since
+            if name == "starts":
+                router.counts["marked"] += min(unmarked, since) if again else unmarked
+
+    def kernel(self, router: Router) -> dict[str, int]:
+        """Return the kernel's counts as they were told last: starts, overruns. What is not told is left out."""
+        told = self._boots.get(router.id, {}).get(_COUNTS, "").split()
+        return {
+            name: int(count)
+            for name, count in zip(("starts", "overruns"), told, strict=False)
+            if count.isdecimal()
+        }
 
     def _add(self, host: str, sender: str) -> Router:
         for most, of in (_OF_ONE_SENDER, sender), (_MOST, None):

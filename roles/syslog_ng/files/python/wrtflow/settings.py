@@ -61,6 +61,8 @@ class Delivery:
     # Where the role puts them.
     ca_file: str = "/etc/syslog-ng/wrtflow/elasticsearch-ca.crt"
     api_key_file: str = "/etc/syslog-ng/wrtflow/collector.api-key"
+    # Of health documents.
+    health_key_file: str = "/etc/syslog-ng/wrtflow/health.api-key"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -185,6 +187,7 @@ _ALLOWED: dict[str, _Allowed] = {
     "more_urls": ("https://HOST:PORT, without user, ? or #", _url),
     "ca_file": _PATH,
     "api_key_file": _PATH,
+    "health_key_file": _PATH,
 }
 _DEVICE: _Allowed = (
     "an address without /, or the MAC of one device, as 02:00:00:00:00:21",

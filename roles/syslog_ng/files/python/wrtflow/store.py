@@ -30,6 +30,7 @@ import traceback
 import typing
 import urllib.parse
 from collections.abc import Sequence
+from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 
@@ -73,6 +74,8 @@ _MENDS = {
 _plain = re.compile(rb"[A-Za-z0-9_.=+/-]+").fullmatch
 _action = re.compile(rb'\{"create":\{"_index":"([^"]*)","_id":"([^"]*)"\}\}')
 _NOBODY = (b"", b"", b"")
+# When the first document's flow ended.
+_end = re.compile(rb'[^\n]*\n\{"@timestamp":"([0-9TZ:.-]{20,24})"').match
 
 
 class Document(typing.NamedTuple):
@@ -127,6 +130,13 @@ class Batch:
         """The index of the first document."""
         found = _action.match(self.body)
         return found[1] if found else b""
+
+    def age(self) -> int:
+        """Return the ms since the end of the first flow, the oldest of a batch; 0 where it has no end."""
+        found = _end(self.body)
+        if not found:
+            return 0
+        return max(0, round((time.time() - datetime.fromisoformat(found[1].decode()).timestamp()) * 1000))
 
 
 class Answer(typing.NamedTuple):
@@ -474,6 +484,7 @@ class Store:
             whole = begin == 0 and len(batch) <= first
             part = batch if whole else Batch.of(batch.documents[begin : begin + first])
             answers = self._client.bulk(part)
+            self.numbers.delay = max(self.numbers.delay, part.age())
             if not isinstance(answers, list):
                 if len(part) > 1:
                     first = len(part) // 2
