@@ -20,11 +20,10 @@ PACKED = {"visState", "spec", "fieldAttrs", "fieldFormatMap", "runtimeFieldMap"}
 
 def saved_objects(folder: str, index_prefix: str = "network") -> list[dict[str, Any]]:
     """Return all objects of a folder (TYPE/NAME.json), made to read the indices of this prefix."""
-    texts = [file.read_text() for file in sorted(Path(folder).glob("*/*.json"))]
-    return [
-        _pack(with_files(json.loads(text.replace("network-*", f"{index_prefix}-*")), folder))
-        for text in texts
+    objects = [
+        with_files(json.loads(file.read_text()), folder) for file in sorted(Path(folder).glob("*/*.json"))
     ]
+    return [_pack(one) for one in json.loads(json.dumps(objects).replace("network-*", f"{index_prefix}-*"))]
 
 
 def ndjson(objects: list[dict[str, Any]]) -> str:
