@@ -1,12 +1,14 @@
 """The dashboards: fields are those of a flow, references lead somewhere, Kibana 8.12 takes all, Vega draws the map."""
 
 import calendar
+import difflib
 import importlib.util
 import itertools
 import json
 import re
+import shutil
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +103,7 @@ def fields_of(name: str) -> dict[str, dict[str, Any]]:
     """The fields of the documents that an object reads: of flows or of health."""
     one = READABLE[name]
     views = {r["id"] for r in one["references"] if r["type"] == "index-pattern"}
-    return HEALTH if "wrtflow-health" in views or "wrtflow-health-*" in json.dumps(one) else FIELDS
+    return HEALTH if "wrtflow-health-documents" in views or "wrtflow-health-*" in json.dumps(one) else FIELDS
 
 
 def filtered(value: Any) -> Iterator[str]:
@@ -492,6 +494,95 @@ class TestPacking:
         assert saved_objects.fingerprint(SENT, saved_objects.ndjson(edited)) != now
         assert saved_objects.fingerprint(SENT[:-1], saved_objects.ndjson(there)) != now
         assert saved_objects.fingerprint(SENT, "") != now
+
+
+class TestExport:
+    """What somebody edited in Kibana becomes a change of the files, and nothing else does."""
+
+    @pytest.fixture
+    def folder(self, tmp_path) -> Path:
+        return Path(shutil.copytree(FOLDER, tmp_path / "objects"))
+
+    @staticmethod
+    def exported(identifier: str = "", edit: Callable[[dict[str, Any]], Any] = lambda one: None) -> str:
+        """Kibana's export of all objects, one of them edited: as Kibana packs it, with stamps and times of its own."""
+        objects = json.loads(json.dumps(SENT))
+        for one in objects:
+            one |= {
+                "created_at": "2026-01-01",
+                "managed": False,
+                "version": "WzEsMV0=",
+                "typeMigrationVersion": "8.9.0",
+            }
+            if f"{one['type']}/{one['id']}" == identifier:
+                readable = saved_objects._unpack(one["attributes"])
+                edit(readable)
+                one["attributes"] = saved_objects._pack(readable)
+        return saved_objects.ndjson(objects)
+
+    def diff(self, folder: Path, *edited: Any) -> list[str]:
+        """The lines that go (-) and come (+)."""
+        changed = saved_objects.files(self.exported(*edited), str(folder))
+        lines = [
+            line
+            for one in changed
+            for line in difflib.ndiff(Path(one["path"]).read_text().splitlines(), one["text"].splitlines())
+        ]
+        return [line[0] + line[1:].strip() for line in lines if line[0] in "+-"]
+
+    @pytest.mark.parametrize("file", [file for file in FOLDER.rglob("*.json") if file.name != "world.json"])
+    def test_files_are_written_as_an_export_writes_them(self, file):
+        assert saved_objects.text(json.loads(file.read_text())) == file.read_text()
+
+    def test_nothing_changes_where_nobody_edited(self, folder):
+        assert self.diff(folder) == []
+
+    def test_a_title(self, folder):
+        assert self.diff(folder, "visualization/wrtflow-week", lambda one: one.update(title="Our week")) == [
+            '-"title": "Hours of the week",', '+"title": "Our week",',
+        ]  # fmt: skip
+
+    def test_a_setting_that_others_share_stands_beside_the_shared_file(self, folder):
+        def edit(one: dict[str, Any]) -> None:
+            one["visState"]["params"]["legendPosition"] = "bottom"
+
+        assert self.diff(folder, "visualization/wrtflow-bytes-over-time", edit) == [
+            '-"params": {"$file": "bars.json"}', '+"params": {"$file": "bars.json", "legendPosition": "bottom"}',
+        ]  # fmt: skip
+
+    def test_a_panel_is_made_larger_and_another_goes(self, folder):
+        def edit(one: dict[str, Any]) -> None:
+            one["panelsJSON"] = [panel for panel in one["panelsJSON"] if panel["panelIndex"] != "week"]
+            one["panelsJSON"][2]["gridData"]["w"] = 48
+
+        lines = self.diff(folder, "dashboard/wrtflow-device", edit)
+        assert [line for line in lines if line[0] == "+"] == [
+            '+"gridData": {"x": 0, "y": 11, "w": 48, "h": 11, "i": "down-and-up"},'
+        ]
+        assert len(lines) == 10, "the panel that went has eight lines"
+
+    def test_a_part_of_a_vega_specification(self, folder):
+        def edit(one: dict[str, Any]) -> None:
+            spec = one["visState"]["params"]["spec"]
+            spec["marks"][0]["encode"]["update"]["x"]["band"] = 0.4
+            one["visState"]["params"]["spec"] = json.dumps(spec, indent=4)
+
+        lines = self.diff(folder, "visualization/wrtflow-figures", edit)
+        assert '+"x": {"scale": "place", "field": "key", "band": 0.4},' in lines
+        assert '"$file": "glance.json",' in (folder / "visualization/figures.json").read_text()
+
+    def test_a_text_of_a_shared_file(self, folder):
+        def edit(one: dict[str, Any]) -> None:
+            one["kibanaSavedObjectMeta"]["searchSourceJSON"]["query"]["query"] = "destination.port: 80"
+
+        assert self.diff(folder, "visualization/wrtflow-plain-text", edit) == [
+            '-"query": {"query": {"$file": "plain-text-and-mail.json"}, "language": "kuery"},',
+            '+"query": {"query": "destination.port: 80", "language": "kuery"},',
+        ]
+
+    def test_another_prefix_stays_out_of_the_files(self, folder):
+        ours = self.exported().replace("network-*", "flows-*")
+        assert saved_objects.files(ours, str(folder), "flows") == []
 
 
 def answer(*places: tuple[str, str, str | None, float, float, int]) -> dict[str, Any]:

@@ -27,9 +27,9 @@ def kibana(method: str, path: str, *, user: str | None = "wrtflow", **more: Any)
     return requests.request(method, lab.KIBANA + path, auth=auth, verify=CA, timeout=30, **more)
 
 
-def export() -> dict[str, dict[str, Any]]:
-    """Return all of wrtflow's objects in Kibana by their ids."""
-    wanted = [
+def export(wanted: list[dict[str, str]] | None = None) -> dict[str, dict[str, Any]]:
+    """Return objects in Kibana by their ids, by default all of wrtflow's."""
+    wanted = wanted or [
         {"type": file.parent.name, "id": f"wrtflow-{file.stem}"} for file in panels.FOLDER.glob("*/*.json")
     ]
     answer = kibana(
@@ -175,15 +175,19 @@ def test_its_memory_is_bounded(host):
     assert "NODE_OPTIONS=--max-old-space-size=1024" in environment
 
 
+def put(one: dict[str, Any]) -> None:
+    """Store an object in Kibana."""
+    answer = kibana(
+        "POST", "/api/saved_objects/_import?overwrite=true", files={"file": ("x.ndjson", json.dumps(one))}
+    )
+    assert answer.json()["success"], answer.text
+
+
 class TestImport:
     def test_what_somebody_changed_or_deleted_is_put_back(self):
         before = export()["wrtflow-sites"]["attributes"]
-        changed = {"type": "visualization", "id": "wrtflow-sites", "attributes": {"title": "Mine"}}
-        answer = kibana(
-            "POST", "/api/saved_objects/_import?overwrite=true",
-            files={"file": ("x.ndjson", json.dumps(changed))},
-        )  # fmt: skip
-        assert answer.json()["success"], answer.text
+        put({"type": "visualization", "id": "wrtflow-sites", "attributes": {"title": "Mine"}})
+        put({"type": "visualization", "id": "my-own", "attributes": {"title": "My own"}})
         code, said = deploy("--check")
         assert (code, export()["wrtflow-sites"]["attributes"]) == (0, {"title": "Mine"})
         assert "changed=1 " in said, "a dry run says so"
@@ -191,6 +195,8 @@ class TestImport:
         assert code == 0, said
         assert "changed=1 " in said
         assert export()["wrtflow-sites"]["attributes"] == before
+        (own,) = export([{"type": "visualization", "id": "my-own"}]).values()
+        assert own["attributes"] == {"title": "My own"}, "what is not wrtflow's is left alone"
 
     @pytest.mark.parametrize(
         ("old", "new", "reason"),
@@ -218,6 +224,37 @@ class TestImport:
         assert reason in said
         assert any(word in said for word in ("wrtflow-sites", "colour", "attributes.version"))
         assert export() == before, "nothing of it is stored"
+
+
+class TestExport:
+    """What somebody edited in Kibana comes into the project as a change of the files."""
+
+    def test_only_the_edit_changes_a_file(self, tmp_path):
+        objects = Path(shutil.copytree(panels.FOLDER, tmp_path / "objects"))
+        before = {file: file.read_text() for file in objects.rglob("*.json")}
+        assert self.run(objects) == (0, True), "nobody has edited anything"
+        edited = export()["wrtflow-sites"]
+        edited["attributes"]["title"] = "Whom we ask"
+        put(edited)
+        try:
+            assert self.run(objects, "--check") == (0, False)
+            assert {file: file.read_text() for file in before} == before, "a dry run writes nothing"
+            assert self.run(objects) == (0, False)
+            (changed,) = [file for file in before if file.read_text() != before[file]]
+            assert changed == objects / "visualization/sites.json"
+            old, new = before[changed].splitlines(), changed.read_text().splitlines()
+            assert [(was, now.strip()) for was, now in zip(old, new, strict=True) if was != now] == [
+                ('    "title": "Sites",', '"title": "Whom we ask",')
+            ]
+            assert self.run(objects) == (0, True), "a second run changes nothing"
+        finally:
+            deploy()
+
+    @staticmethod
+    def run(objects: Path, *arguments: str) -> tuple[int, bool]:
+        """Export into a folder; return the exit code, and whether nothing changed."""
+        code, said = lab.deploy("export-dashboards.yml", {"kibana_objects_dir": str(objects)}, *arguments)
+        return code, "changed=0 " in said
 
 
 def test_an_interrupted_run_is_mended(host):
