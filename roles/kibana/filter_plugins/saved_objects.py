@@ -89,6 +89,9 @@ def files(exported: str, folder: str, index_prefix: str = "network") -> list[dic
     for one in map(json.loads, exported.replace(f"{index_prefix}-*", "network-*").splitlines()):
         path = Path(folder) / one["type"] / f"{one['id'].removeprefix('wrtflow-')}.json"
         there = json.loads(path.read_text())
+        # Kibana writes references in an order of its own.
+        names = [reference["name"] for reference in there["references"]]
+        one["references"].sort(key=lambda reference: [*names, reference["name"]].index(reference["name"]))
         parts = {name: _unpack(one[name]) for name in ("attributes", "references")}
         new = text({**there, **{name: _as_in(there[name], part, folder) for name, part in parts.items()}})
         if new != path.read_text():
