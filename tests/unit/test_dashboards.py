@@ -553,8 +553,9 @@ class TestExport:
             one["visState"]["params"]["legendPosition"] = "bottom"
 
         assert self.diff(folder, "visualization/wrtflow-bytes-over-time", edit) == [
-            '-"params": {"$file": "bars.json"}', '+"params": {"$file": "bars.json", "legendPosition": "bottom"}',
-        ]  # fmt: skip
+            '-"params": {"$file": "bars.json", "legendSize": "large"}',
+            '+"params": {"$file": "bars.json", "legendSize": "large", "legendPosition": "bottom"}',
+        ]
 
     def test_a_panel_is_made_larger_and_another_goes(self, folder):
         def edit(one: dict[str, Any]) -> None:
