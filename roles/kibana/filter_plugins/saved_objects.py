@@ -83,7 +83,7 @@ def files(exported: str, folder: str, index_prefix: str = "network") -> list[dic
     """Return what the files of a folder become by what Kibana exports (NDJSON): path and text of each that changes.
 
     What is the same stays as it is written in the file: the order of names, and what comes from other files. So do the
-    stamps: Kibana puts its own version there, and the files have to suit an older one.
+    stamps, those of panels too: Kibana puts its own version there or none, and the files have to suit an older one.
     """
     changed = []
     for one in map(json.loads, exported.replace(f"{index_prefix}-*", "network-*").splitlines()):
@@ -93,6 +93,8 @@ def files(exported: str, folder: str, index_prefix: str = "network") -> list[dic
         names = [reference["name"] for reference in there["references"]]
         one["references"].sort(key=lambda reference: [*names, reference["name"]].index(reference["name"]))
         parts = {name: _unpack(one[name]) for name in ("attributes", "references")}
+        for panel in parts["attributes"].get("panelsJSON", []):
+            panel["version"] = there["typeMigrationVersion"]
         new = text({**there, **{name: _as_in(there[name], part, folder) for name, part in parts.items()}})
         if new != path.read_text():
             changed.append({"path": str(path), "text": new})
