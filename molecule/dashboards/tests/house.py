@@ -544,7 +544,7 @@ class House:
         number = {"tcp": "6", "udp": "17", "icmp": "1"}[transport]
         local = datetime.fromtimestamp(start / 1000, ZONE)
         return {
-            # Milliseconds until the flow is told: then as the collector writes it.
+            # Times are milliseconds until _finished() writes them.
             "@timestamp": start + lasts,
             "ecs": {"version": "8.17.0"},
             "event": {
@@ -562,7 +562,7 @@ class House:
         }  # fmt: skip
 
     def _finished(self, flow: dict[str, Any]) -> dict[str, Any]:
-        """Return a flow with what depends on those before it, as an access point saw it in one of fifteen."""
+        """Complete a flow with what depends on earlier ones: the first contact, and who saw it."""
         event = flow["event"]
         flow["@timestamp"] = event["end"] = _stamp(event["end"])
         event["start"] = _stamp(event["start"])

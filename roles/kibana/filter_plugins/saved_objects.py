@@ -80,10 +80,10 @@ def _pack(value: Any, name: str = "") -> Any:
 
 
 def files(exported: str, folder: str, index_prefix: str = "network") -> list[dict[str, str]]:
-    """Return what the files of a folder become by what Kibana exports (NDJSON): path and text of each that changes.
+    """Compare what Kibana exports (NDJSON) with the files of a folder; return path and new text of each file that differs.
 
-    What is the same stays as it is written in the file: the order of names, and what comes from other files. So do the
-    stamps, those of panels too: Kibana puts its own version there or none, and the files have to suit an older one.
+    What is equal stays as the file has it: the order of names, and the names of shared files. Stamps stay too, those of
+    panels as well: Kibana writes its own version or none, and the files have to suit an older one.
     """
     changed = []
     for one in map(json.loads, exported.replace(f"{index_prefix}-*", "network-*").splitlines()):
