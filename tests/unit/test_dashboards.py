@@ -700,6 +700,18 @@ MINUTES = [flat(one) for one in house.House().health(1_796_000_000_000, 1)]
 class TestPictures:
     """Each Vega panel drawn by Vega itself, with the answer that Elasticsearch would give for an invented house."""
 
+    @pytest.mark.parametrize(
+        ("ones", "contract"), [(FLOWS, FIELDS), (MINUTES, HEALTH)], ids=["flows", "health"]
+    )
+    def test_the_house_keeps_to_the_contract(self, ones, contract):
+        assert {field for one in ones for field in one} - contract.keys() == set()
+        # Health documents are of two kinds, and only what is in both is in every one.
+        always = {
+            about["name"] for about in contract.values()
+            if about.get("always") and about.get("in", "both") == "both"
+        }  # fmt: skip
+        assert {field for one in ones for field in always if field not in one} == set()
+
     def spec(self, name: str, *, empty: bool = False) -> dict[str, Any]:
         """A panel's specification as Kibana completes it: with an answer, and with a size."""
         (one,) = [one for one in SENT if one["id"] == f"wrtflow-{name}"]

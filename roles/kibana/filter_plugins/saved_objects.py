@@ -80,7 +80,7 @@ def _pack(value: Any, name: str = "") -> Any:
 
 
 def files(exported: str, folder: str, index_prefix: str = "network") -> list[dict[str, str]]:
-    """Compare what Kibana exports (NDJSON) with the files of a folder; return path and new text of each file that differs.
+    """Compare Kibana's export (NDJSON) with the files of a folder; return path and new text of each file that differs.
 
     What is equal stays as the file has it: the order of names, and the names of shared files. Stamps stay too, those of
     panels as well: Kibana writes its own version or none, and the files have to suit an older one.
