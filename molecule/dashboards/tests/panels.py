@@ -55,10 +55,13 @@ def asked(attributes: dict[str, Any], page: str = "home") -> dict[str, Any]:
         for number, agg in metrics.items()
         if agg["type"] != "count"
     }
+    # Above the innermost rows Kibana asks for figures only where the rows are shown, or ordered by them.
+    shown = values if state["params"].get("showPartialRows") else {}
     inner = values
     for agg in reversed([agg for agg in state["aggs"] if agg["schema"] != "metric"]):
-        split = bucket(agg, metrics)
-        inner = {**values, agg["id"]: {**split, "aggs": inner | split.get("aggs", {})}}
+        split, by = bucket(agg, metrics), agg["params"].get("orderBy")
+        order = {by: values[by]} if by in values else {}
+        inner = {**shown, agg["id"]: {**split, "aggs": inner | order | split.get("aggs", {})}}
     return {**request, "size": 0, "track_total_hits": True, "aggs": inner}
 
 

@@ -17,6 +17,7 @@ testinfra_hosts = ["docker://wrtflow-logserver"]
 
 CA = lab.SECRETS / "elasticsearch-ca.crt"
 INDEX = "network-1999.03"
+HEALTH_INDEX = "wrtflow-health-1999.03"
 
 
 def kibana(method: str, path: str, *, user: str | None = "wrtflow", **more: Any) -> requests.Response:
@@ -26,9 +27,9 @@ def kibana(method: str, path: str, *, user: str | None = "wrtflow", **more: Any)
     return requests.request(method, lab.KIBANA + path, auth=auth, verify=CA, timeout=30, **more)
 
 
-def export() -> dict[str, dict[str, Any]]:
-    """Return all of wrtflow's objects in Kibana by their ids."""
-    wanted = [
+def export(wanted: list[dict[str, str]] | None = None) -> dict[str, dict[str, Any]]:
+    """Return objects in Kibana by their ids, by default all of wrtflow's."""
+    wanted = wanted or [
         {"type": file.parent.name, "id": f"wrtflow-{file.stem}"} for file in panels.FOLDER.glob("*/*.json")
     ]
     answer = kibana(
@@ -174,15 +175,19 @@ def test_its_memory_is_bounded(host):
     assert "NODE_OPTIONS=--max-old-space-size=1024" in environment
 
 
+def put(one: dict[str, Any]) -> None:
+    """Store an object in Kibana."""
+    answer = kibana(
+        "POST", "/api/saved_objects/_import?overwrite=true", files={"file": ("x.ndjson", json.dumps(one))}
+    )
+    assert answer.json()["success"], answer.text
+
+
 class TestImport:
     def test_what_somebody_changed_or_deleted_is_put_back(self):
         before = export()["wrtflow-sites"]["attributes"]
-        changed = {"type": "visualization", "id": "wrtflow-sites", "attributes": {"title": "Mine"}}
-        answer = kibana(
-            "POST", "/api/saved_objects/_import?overwrite=true",
-            files={"file": ("x.ndjson", json.dumps(changed))},
-        )  # fmt: skip
-        assert answer.json()["success"], answer.text
+        put({"type": "visualization", "id": "wrtflow-sites", "attributes": {"title": "Mine"}})
+        put({"type": "visualization", "id": "my-own", "attributes": {"title": "My own"}})
         code, said = deploy("--check")
         assert (code, export()["wrtflow-sites"]["attributes"]) == (0, {"title": "Mine"})
         assert "changed=1 " in said, "a dry run says so"
@@ -190,6 +195,8 @@ class TestImport:
         assert code == 0, said
         assert "changed=1 " in said
         assert export()["wrtflow-sites"]["attributes"] == before
+        (own,) = export([{"type": "visualization", "id": "my-own"}]).values()
+        assert own["attributes"] == {"title": "My own"}, "what is not wrtflow's is left alone"
 
     @pytest.mark.parametrize(
         ("old", "new", "reason"),
@@ -217,6 +224,37 @@ class TestImport:
         assert reason in said
         assert any(word in said for word in ("wrtflow-sites", "colour", "attributes.version"))
         assert export() == before, "nothing of it is stored"
+
+
+class TestExport:
+    """What somebody edited in Kibana comes into the project as a change of the files."""
+
+    def test_only_the_edit_changes_a_file(self, tmp_path):
+        objects = Path(shutil.copytree(panels.FOLDER, tmp_path / "objects"))
+        before = {file: file.read_text() for file in objects.rglob("*.json")}
+        assert self.run(objects) == (0, True), "nobody has edited anything"
+        edited = export()["wrtflow-sites"]
+        edited["attributes"]["title"] = "Whom we ask"
+        put(edited)
+        try:
+            assert self.run(objects, "--check") == (0, False)
+            assert {file: file.read_text() for file in before} == before, "a dry run writes nothing"
+            assert self.run(objects) == (0, False)
+            (changed,) = [file for file in before if file.read_text() != before[file]]
+            assert changed == objects / "visualization/sites.json"
+            old, new = before[changed].splitlines(), changed.read_text().splitlines()
+            assert [(was, now.strip()) for was, now in zip(old, new, strict=True) if was != now] == [
+                ('    "title": "Sites",', '"title": "Whom we ask",')
+            ]
+            assert self.run(objects) == (0, True), "a second run changes nothing"
+        finally:
+            deploy()
+
+    @staticmethod
+    def run(objects: Path, *arguments: str) -> tuple[int, bool]:
+        """Export into a folder; return the exit code, and whether nothing changed."""
+        code, said = lab.deploy("export-dashboards.yml", {"kibana_objects_dir": str(objects)}, *arguments)
+        return code, "changed=0 " in said
 
 
 def test_an_interrupted_run_is_mended(host):
@@ -358,24 +396,65 @@ SEEN = [one for one in FLOWS if one["observer.type"] == "router"]
 LAST = 920361600000
 
 
+def health(minute: int, kind: str, **more: Any) -> dict[str, Any]:
+    """Return a health document by its fields."""
+    return {
+        "@timestamp": f"1999-03-01T12:{minute:02}:00.000Z", "event.dataset": f"wrtflow.{kind}",
+        "event.duration": 60_000_000_000, **more,
+    }  # fmt: skip
+
+
+def router(minute: int, name: str, lines: int) -> dict[str, Any]:
+    """Return how a router was in a minute."""
+    return health(
+        minute, "router", **{
+            "observer.hostname": name, "observer.ip": "10.77.0.1", "wrtflow.lines": lines,
+            "wrtflow.flows": lines // 3, "wrtflow.silence": 60 - lines, "wrtflow.without_start": 2,
+            "wrtflow.without_end": 1,
+        },
+    )  # fmt: skip
+
+
+def collector(minute: int, waiting: int, **more: Any) -> dict[str, Any]:
+    """Return how all the rest was in a minute."""
+    return health(
+        minute, "collector", **{
+            "wrtflow.waiting": waiting, "wrtflow.refused": 1, "wrtflow.dropped": 2, "wrtflow.failed_requests": 3,
+            "wrtflow.unparsed": 4, "wrtflow.strangers": 5, "wrtflow.database_age": 2.5 + minute,
+            "wrtflow.sites.dns": 30, "wrtflow.sites.ptr": 5, "wrtflow.sites.ptr_unconfirmed": 2,
+            "wrtflow.sites.none": 3, **more,
+        },
+    )  # fmt: skip
+
+
+HEALTH = [
+    router(1, "router", 30), router(2, "router", 60), router(1, "attic", 9), router(2, "attic", 0),
+    # A minute in which Elasticsearch did not answer, and one in which it did.
+    collector(1, 70, **{"wrtflow.faults": 2, "error.message": ["Elasticsearch does not answer", "attic is silent"]}),
+    collector(2, 0, **{"wrtflow.delay": 45_000, "wrtflow.faults": 1, "error.message": ["attic is silent"]}),
+]  # fmt: skip
+
+
 @pytest.fixture(scope="class")
-def flows():
-    """Flows in a month of their own, as the collector writes them."""
-    lines = [
-        line
-        for number, one in enumerate(FLOWS)
-        for line in ({"create": {"_index": INDEX, "_id": str(number)}}, document(one))
-    ]
-    answer = lab.elasticsearch("POST", "/_bulk?refresh=true", lines, user="collector")
-    assert not answer["errors"], answer
+def documents():
+    """Flows, and how the chain was, in a month of their own: as the collector writes them."""
+    for index, ones, writer in ((INDEX, FLOWS, "collector"), (HEALTH_INDEX, HEALTH, "health")):
+        lines = [
+            line
+            for number, one in enumerate(ones)
+            for line in ({"create": {"_index": index, "_id": str(number)}}, document(one))
+        ]
+        answer = lab.elasticsearch("POST", "/_bulk?refresh=true", lines, user=writer)
+        assert not answer["errors"], answer
     yield
-    lab.elasticsearch("DELETE", f"/{INDEX}", user="elastic")
+    for index in (INDEX, HEALTH_INDEX):
+        lab.elasticsearch("DELETE", f"/{index}", user="elastic")
 
 
-def ask(request: dict[str, Any]) -> dict[str, Any]:
+def ask(request: dict[str, Any], index: str = INDEX) -> dict[str, Any]:
     """Send a panel's request as the person who looks at it."""
     answer = requests.post(
-        f"{lab.ELASTICSEARCH}/{INDEX}/_search", json=request, verify=CA, timeout=30,
+        f"{lab.ELASTICSEARCH}/{index}/_search", json=request, verify=CA, timeout=30,
         auth=("wrtflow", lab.secret("wrtflow.password")),
     )  # fmt: skip
     assert answer.status_code == 200, answer.text
@@ -383,16 +462,28 @@ def ask(request: dict[str, Any]) -> dict[str, Any]:
     return answer.json()
 
 
+def page(name: str) -> str:
+    """Return the page that a panel is on: only of the filters there, so one of several will do."""
+    return "health" if name.startswith("health-") else "home"
+
+
+def read(name: str) -> tuple[str, list[dict[str, Any]]]:
+    """Return the index that a panel reads, and the documents that its page's filters leave."""
+    if name == "health-stored":
+        return INDEX, FLOWS
+    return (HEALTH_INDEX, HEALTH) if page(name) == "health" else (INDEX, SEEN)
+
+
 def table(name: str) -> list[dict[str, Any]]:
     """Return the rows of a panel."""
     panel = panels.load("visualization")[name]
-    answer = ask(panels.asked(panel))
+    answer = ask(panels.asked(panel, page(name)), read(name)[0])
     return panels.rows(panel, answer["aggregations"], answer["hits"]["total"]["value"])
 
 
 def vega(name: str) -> dict[str, Any]:
     """Return what a Vega panel is told."""
-    return ask(panels.asked(panels.load("visualization")[name]))["aggregations"]
+    return ask(panels.asked(panels.load("visualization")[name], page(name)), read(name)[0])["aggregations"]
 
 
 def holds(kql: str, one: dict[str, Any]) -> bool:
@@ -426,9 +517,11 @@ def split(agg: dict[str, Any], flows: list[dict[str, Any]]) -> dict[Any, list[di
         key = one.get(params["field"])
         if key is None and params.get("missingBucket"):
             key = params["missingBucketLabel"]
-        if key is not None:
-            key = milliseconds(key) // 3_600_000 * 3_600_000 if agg["type"] == "date_histogram" else key
-            groups.setdefault(key, []).append(one)
+        if key is not None and agg["type"] == "date_histogram":
+            key = milliseconds(key) // 3_600_000 * 3_600_000
+        for each in key if isinstance(key, list) else [key]:
+            if each is not None:
+                groups.setdefault(each, []).append(one)
     return groups
 
 
@@ -441,11 +534,15 @@ def value(agg: dict[str, Any], flows: list[dict[str, Any]]) -> float | None:
         return sum(values)
     if agg["type"] == "cardinality":
         return len(set(values))
+    if agg["type"] == "avg":
+        return sum(values) / len(values) if values else None
+    if values and not isinstance(values[0], str):
+        return {"min": min, "max": max}[agg["type"]](values)
     return {"min": min, "max": max}[agg["type"]](map(milliseconds, values), default=None)
 
 
-def reckoned(panel: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows of a panel as Python makes them from the flows."""
+def reckoned(panel: dict[str, Any], documents: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of a panel as Python makes them from the documents."""
     state = panel["visState"]
     metrics = [agg for agg in state["aggs"] if agg["schema"] == "metric"]
     splits = [agg for agg in state["aggs"] if agg["schema"] != "metric"]
@@ -464,7 +561,7 @@ def reckoned(panel: dict[str, Any]) -> list[dict[str, Any]]:
         return [{**row, **{agg["params"]["customLabel"]: value(agg, flows) for agg in metrics}}]
 
     kql = panel["kibanaSavedObjectMeta"]["searchSourceJSON"]["query"]["query"]
-    asked_for = [one for one in SEEN if holds(kql, one)]
+    asked_for = [one for one in documents if holds(kql, one)]
     assert asked_for, "an empty panel proves nothing"
     return walk(asked_for, splits, {})
 
@@ -496,19 +593,21 @@ TABLES = [name for name, one in panels.load("visualization").items() if one["vis
 VEGA = [name for name, one in panels.load("visualization").items() if one["visState"]["type"] == "vega"]
 
 
-@pytest.mark.usefixtures("flows")
+@pytest.mark.usefixtures("documents")
 class TestPanels:
     @pytest.mark.parametrize("name", TABLES)
     def test_a_panel_s_figures_are_those_that_python_makes_of_the_same_flows(self, name):
         def key(row: dict[str, Any]) -> str:
             return str(sorted((label, str(one)) for label, one in row.items()))
 
-        expected = reckoned(panels.load("visualization")[name])
-        found = [
-            {label: int(one) if isinstance(one, float) else one for label, one in row.items()}
-            for row in table(name)
-        ]
-        assert sorted(found, key=key) == sorted(expected, key=key)
+        def whole(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+            rounded = [
+                {label: int(one) if isinstance(one, float) else one for label, one in row.items()}
+                for row in rows
+            ]
+            return sorted(rounded, key=key)
+
+        assert whole(table(name)) == whole(reckoned(panels.load("visualization")[name], read(name)[1]))
 
     def test_figures_at_a_glance(self):
         answer = vega("figures")
@@ -521,6 +620,55 @@ class TestPanels:
         assert answer["outside"]["doc_count"] == len(outbound)
         assert answer["outside"]["unnamed"]["doc_count"] == 1
         assert answer["outside"]["plain"]["doc_count"] == 2
+
+    def test_figures_of_a_site(self):
+        answer = vega("site-figures")["outside"]
+        outbound = [one for one in SEEN if one["network.direction"] == "outbound"]
+        assert (answer["answered"]["value"], answer["sent"]["value"]) == bytes_of(outbound)
+        assert answer["doc_count"] == len(outbound)
+        assert answer["devices"]["value"] == len({one["wrtflow.device"] for one in outbound})
+        assert answer["addresses"]["value"] == len({one["destination.ip"] for one in outbound})
+        assert answer["last"]["value"] == max(milliseconds(one["event.end"]) for one in outbound)
+        assert answer["first"]["value"] == min(milliseconds(one["event.end"]) for one in outbound)
+
+    def test_figures_of_who_knocks(self):
+        answer = vega("inbound-figures")["outside"]
+        inbound = [one for one in SEEN if one["network.direction"] == "inbound"]
+        assert (answer["down"]["value"], answer["up"]["value"]) == bytes_of(inbound)
+        assert (answer["doc_count"], answer["answered"]["doc_count"]) == (3, 2)
+        assert [answer[name]["value"] for name in ("addresses", "countries", "ports")] == [1, 1, 2]
+
+    def test_figures_of_the_chain(self):
+        answer = vega("health-figures")
+        for name in ("lines", "flows", "refused", "dropped", "unparsed"):
+            assert answer[name]["value"] == sum(one.get(f"wrtflow.{name}", 0) for one in HEALTH)
+        assert answer["delay"]["value"] == 45_000
+        assert answer["collector"]["time"]["value"] == 120e9
+        (last,) = answer["collector"]["last"]["hits"]["hits"]
+        assert last["_source"]["wrtflow"] == {"faults": 1, "waiting": 0, "database_age": 4.5}
+
+    @pytest.mark.parametrize(
+        ("name", "expected"),
+        [
+            (
+                "device-country",
+                {
+                    ("laptop", "Germany"): (2, 2000),
+                    ("camera", "China"): (1, 50),
+                    ("camera", "Germany"): (1, 160),
+                },
+            ),
+            ("nights", {("camera", "China"): (1, 50)}),
+        ],
+    )
+    def test_from_device_to_country_by_flows(self, name, expected):
+        answer = vega(name)["outside"]
+        assert {
+            (device["key"], country["key"]): (country["doc_count"], country["bytes"]["value"])
+            for device in answer["devices"]["buckets"]
+            for country in device["countries"]["buckets"]
+        } == expected
+        assert {one["key"] for one in answer["countries"]["buckets"]} == {country for _, country in expected}
 
     def test_down_and_up_over_time(self):
         found = {bucket["key"]: told(bucket["ways"]) for bucket in vega("down-and-up")["times"]["buckets"]}
@@ -559,7 +707,10 @@ class TestPanels:
         assert places["Shenzhen"]["lon"] == pytest.approx(114.1, abs=0.01)
 
     def test_every_vega_panel_is_tried(self):
-        assert set(VEGA) == {"figures", "down-and-up", "devices", "phoning", "world"}
+        assert set(VEGA) == {
+            "figures", "down-and-up", "devices", "phoning", "world", "device-country", "nights", "site-figures",
+            "inbound-figures", "health-figures",
+        }  # fmt: skip
 
     def test_first_contacts(self):
         hits = ask(panels.asked(panels.load("search")["first-contacts"]))["hits"]["hits"]

@@ -1,4 +1,4 @@
-"""Kibana's saved objects, from readable files to what Kibana's import takes.
+"""Kibana's saved objects: from readable files to what Kibana's import takes, and back.
 
 A file of the objects' folder holds one object. Kibana wants much of an object as JSON inside a string; in the files
 it stands as plain JSON, and is packed here:
@@ -16,15 +16,16 @@ from typing import Any
 
 #: What Kibana wants as a string of JSON, besides all that ends in JSON.
 PACKED = {"visState", "spec", "fieldAttrs", "fieldFormatMap", "runtimeFieldMap"}
+#: Characters of a line of the files, but for its last comma.
+_WIDTH = 115
 
 
 def saved_objects(folder: str, index_prefix: str = "network") -> list[dict[str, Any]]:
     """Return all objects of a folder (TYPE/NAME.json), made to read the indices of this prefix."""
-    texts = [file.read_text() for file in sorted(Path(folder).glob("*/*.json"))]
-    return [
-        _pack(with_files(json.loads(text.replace("network-*", f"{index_prefix}-*")), folder))
-        for text in texts
+    objects = [
+        with_files(json.loads(file.read_text()), folder) for file in sorted(Path(folder).glob("*/*.json"))
     ]
+    return [_pack(one) for one in json.loads(json.dumps(objects).replace("network-*", f"{index_prefix}-*"))]
 
 
 def ndjson(objects: list[dict[str, Any]]) -> str:
@@ -72,9 +73,96 @@ def _pack(value: Any, name: str = "") -> Any:
         value = {key: _pack(inner, key) for key, inner in value.items()}
     elif isinstance(value, list):
         value = [_pack(inner) for inner in value]
-    if not isinstance(value, str) and (name.endswith("JSON") or name in PACKED):
-        return json.dumps(value, separators=(",", ":"))
-    return value
+    if isinstance(value, str) or not (name.endswith("JSON") or name in PACKED):
+        return value
+    # A person sees a Vega specification in Kibana's editor.
+    return text(value) if name == "spec" else json.dumps(value, separators=(",", ":"))
+
+
+def files(exported: str, folder: str, index_prefix: str = "network") -> list[dict[str, str]]:
+    """Compare Kibana's export (NDJSON) with the files of a folder; return path and new text of each file that differs.
+
+    What is equal stays as the file has it: the order of names, and the names of shared files. Stamps stay too, those of
+    panels as well: Kibana writes its own version or none, and the files have to suit an older one.
+    """
+    changed = []
+    for one in map(json.loads, exported.replace(f"{index_prefix}-*", "network-*").splitlines()):
+        path = Path(folder) / one["type"] / f"{one['id'].removeprefix('wrtflow-')}.json"
+        there = json.loads(path.read_text())
+        # Kibana writes references in an order of its own.
+        names = [reference["name"] for reference in there["references"]]
+        one["references"].sort(key=lambda reference: [*names, reference["name"]].index(reference["name"]))
+        parts = {name: _unpack(one[name]) for name in ("attributes", "references")}
+        for panel in parts["attributes"].get("panelsJSON", []):
+            panel["version"] = there["typeMigrationVersion"]
+        new = text({**there, **{name: _as_in(there[name], part, folder) for name, part in parts.items()}})
+        if new != path.read_text():
+            changed.append({"path": str(path), "text": new})
+    return changed
+
+
+def text(value: Any) -> str:
+    """Return a value as it is written in the files."""
+    return _lines(value, 0, 0) + "\n"
+
+
+def _lines(value: Any, indent: int, used: int) -> str:
+    """Return a value on one line where it is short enough, else with a line for each that it holds."""
+    flat = json.dumps(value, ensure_ascii=False)
+    if not value or not isinstance(value, dict | list) or indent + used + len(flat) <= _WIDTH:
+        return flat
+    pairs = (
+        [(f"{json.dumps(name, ensure_ascii=False)}: ", one) for name, one in value.items()]
+        if isinstance(value, dict)
+        else [("", one) for one in value]
+    )
+    held = ",\n".join(" " * (indent + 2) + name + _lines(one, indent + 2, len(name)) for name, one in pairs)
+    start, end = "{}" if isinstance(value, dict) else "[]"
+    return f"{start}\n{held}\n{' ' * indent}{end}"
+
+
+def _as_in(there: Any, new: Any, folder: str) -> Any:
+    """Return a new value, written as the old one where they are the same."""
+    old = with_files(there, folder)
+    if old == new:
+        return there
+    if isinstance(new, list) and isinstance(there, list):
+        known = {_name(one): was for one, was in zip(old, there, strict=True)}
+        return [_as_in(known.get(_name(one)), one, folder) for one in new]
+    if not isinstance(new, dict) or not isinstance(there, dict) or not isinstance(old, dict):
+        return new
+    if "$file" in there:
+        shared = with_files({"$file": there["$file"]}, folder)
+        if shared.keys() - new.keys():
+            return new
+        # Other objects share the file: what is different here stands beside its name.
+        own = {name: one for name, one in new.items() if shared.get(name) != one or name in there}
+    else:
+        own = new
+    order = [name for name in there if name in own] + [name for name in own if name not in there]
+    kept = {"$file": there["$file"]} if "$file" in there else {}
+    return kept | {name: _as_in(there.get(name), own[name], folder) for name in order}
+
+
+def _name(one: Any) -> str:
+    """Return what tells a thing in a list from the others: its name, else itself."""
+    names = (
+        [one[name] for name in ("panelIndex", "id", "name") if name in one] if isinstance(one, dict) else []
+    )
+    return json.dumps(names or one, sort_keys=True)
+
+
+def _unpack(value: Any, name: str = "") -> Any:
+    """Return a value with JSON where Kibana has strings of it."""
+    if isinstance(value, str) and (name.endswith("JSON") or name in PACKED):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            # A Vega specification may be HJSON.
+            return value
+    if isinstance(value, dict):
+        return {key: _unpack(inner, key) for key, inner in value.items()}
+    return [_unpack(inner) for inner in value] if isinstance(value, list) else value
 
 
 class FilterModule:
@@ -85,6 +173,7 @@ class FilterModule:
         return {
             "kibana_saved_objects": saved_objects,
             "kibana_ndjson": ndjson,
+            "kibana_files": files,
             "kibana_object_keys": object_keys,
             "kibana_fingerprint": fingerprint,
         }
