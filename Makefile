@@ -45,7 +45,7 @@ test: check lab-setup ## run check, then each role's scenario and the whole chai
 
 .PHONY: test-all
 test-all: check lab-setup ## run test with the long tests, and the router and the chain again with apk
-	@PYTEST_ADDOPTS="-m ''" tools/lab-env tools/scenarios $(SCENARIOS) resilience router-apk
+	@PYTEST_ADDOPTS="-m ''" tools/lab-env tools/scenarios $(SCENARIOS) router-apk
 	@WRTFLOW_FLAVOUR=apk tools/lab-env tools/scenarios default
 
 .PHONY: bench
