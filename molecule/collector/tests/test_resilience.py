@@ -74,6 +74,9 @@ def test_a_refused_key_holds_flows_until_the_right_one_is_there(machine, double)
     (port,), lines = flows(machine, 1)
     try:
         machine.put(KEY, b"of a storage that is no more")
+        # The key is read with each new connection.
+        machine.run("systemctl", "restart", "bulk")
+        machine.wait("the double listens", lambda: machine.listens(9200))
         machine.send("tcp", lines)
         machine.wait("401 is told", lambda: any("401" in fault for fault in machine.health()["faults"]))
         assert machine.of_ports([port]) == []
