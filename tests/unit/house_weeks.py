@@ -142,9 +142,10 @@ def moved(documents: list[Document], device: str) -> tuple[int, int, int]:
         direction = value(each, "network.direction")
         if value(each, "wrtflow.device") != device or direction not in ("outbound", "inbound"):
             continue
-        out, back = value(each, "source.bytes"), value(each, "destination.bytes")
+        # A flow without a DESTROY has no counters, and one without a NEW no hour.
+        out, back = value(each, "source.bytes") or 0, value(each, "destination.bytes") or 0
         up, down = (up + out, down + back) if direction == "outbound" else (up + back, down + out)
-        night += (out + back) * (value(each, "wrtflow.hour") < 6)
+        night += (out + back) * (value(each, "wrtflow.hour") in range(6))
     return up, down, night
 
 

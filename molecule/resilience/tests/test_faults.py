@@ -72,7 +72,7 @@ def silent(events: lab.KernelEvents) -> None:
     """Wait until the kernel has ended all flows."""
     lab.wait_for(
         "the kernel to end all flows",
-        lambda: not events.flows or time.time() - events.flows[-1].seen > SILENCE,
+        lambda: events.flows and time.time() - events.flows[-1].seen > SILENCE,
         120,
     )
 
