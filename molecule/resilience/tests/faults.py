@@ -286,6 +286,8 @@ def ulogd_killed() -> Iterator[None]:
     lab.wait_for(
         "another ulogd", lambda: router("pidof ulogd || true").strip() not in ("", before.strip()), 120
     )
+    ended = record()["flows"]["destroy"]
+    lab.wait_for("ulogd to report flows", lambda: record()["flows"]["destroy"] > ended, 60)
 
 
 def log_restarted() -> Iterator[None]:
