@@ -21,6 +21,7 @@ SAMPLES = {
     "date": "1999-01-31T23:59:59.999Z",
     "keyword": "some text",
     "long": 65535,
+    "byte": 23,
     "ip": "fd77:0:0:1::20",
     "geo_point": {"lat": 50.1, "lon": 8.7},
     "boolean": True,
@@ -548,7 +549,7 @@ def test_a_run_mends_what_is_lost_refused_or_changed():
         auth=("elastic", "another one"), verify=CA, timeout=30,
     )  # fmt: skip
 
-    assert re.search(r"changed=8 .*failed=0", deploy())
+    assert re.search(r"changed=9 .*failed=0", deploy())
 
     assert ask("GET", "/_security/_authenticate", user="elastic").status_code == 200
     assert ask("GET", "/_security/_authenticate", user="kibana").status_code == 200
