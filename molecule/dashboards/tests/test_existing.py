@@ -17,7 +17,7 @@ testinfra_hosts = ["docker://wrtflow-logserver"]
 
 CA = lab.SECRETS / "elasticsearch-ca.crt"
 INDEX = "network-1999.07"
-OURS = {"wrtflow", "wrtflow_reader", "wrtflow-flows"}
+OURS = {"wrtflow", "wrtflow_reader", "wrtflow-flows", "wrtflow-health"}
 
 
 def elastic(method: str, path: str, body: Any = None) -> Any:
@@ -101,8 +101,9 @@ def house(tmp_path_factory):
     """Afterwards the lab's own keys and passwords are good again."""
     for index in elastic("GET", "/network-*/_settings"):
         elastic("DELETE", f"/{index}")
-    elastic("DELETE", "/_index_template/wrtflow-flows")
-    elastic("DELETE", "/_ilm/policy/wrtflow-flows")
+    for name in ("wrtflow-flows", "wrtflow-health"):
+        elastic("DELETE", f"/_index_template/{name}")
+        elastic("DELETE", f"/_ilm/policy/{name}")
     elastic("DELETE", "/_security/user/wrtflow")
     elastic("DELETE", "/_security/role/wrtflow_reader")
     elastic("PUT", "/_index_template/theirs", {"index_patterns": ["theirs-*"], "template": {}})
@@ -150,7 +151,7 @@ def test_it_gets_what_wrtflow_needs_and_nothing_else_is_touched(house, host):
 
     templates = elastic("GET", "/_index_template/wrtflow-flows")["index_templates"]
     assert templates[0]["index_template"]["index_patterns"] == ["network-*"]
-    assert "wrtflow-flows" in elastic("GET", "/_ilm/policy")
+    assert {"wrtflow-flows", "wrtflow-health"} <= elastic("GET", "/_ilm/policy").keys()
     flow = {
         "@timestamp": "1999-07-01T00:00:00Z",
         "source": {"ip": "10.0.0.1"},
@@ -167,11 +168,15 @@ def test_it_gets_what_wrtflow_needs_and_nothing_else_is_touched(house, host):
     assert seen.status_code == 200, seen.text
 
     assert {path.name for path in house.secrets.iterdir()} == {
-        "collector.api-key", "reader.api-key", "wrtflow.password", "elasticsearch-ca.crt", "kibana-objects.sha256",
+        "collector.api-key", "health.api-key", "reader.api-key", "wrtflow.password", "elasticsearch-ca.crt",
+        "kibana-objects.sha256",
     }  # fmt: skip
     known = [
         house.key,
-        *(house.secret(name) for name in ("collector.api-key", "reader.api-key", "wrtflow.password")),
+        *(
+            house.secret(name)
+            for name in ("collector.api-key", "health.api-key", "reader.api-key", "wrtflow.password")
+        ),
     ]
     known.append(base64.b64encode(f"wrtflow:{house.secret('wrtflow.password')}".encode()).decode())
     assert [secret[:6] for secret in known if secret in said] == []
