@@ -130,6 +130,10 @@ class TestSize:
         assert allowed("75%", "/srv/flows") == 750
         assert asked == ["/srv/flows"]
 
+    def test_a_share_of_a_disk_that_is_not_there(self, tmp_path):
+        with pytest.raises(RetentionError, match="can't be asked for its size"):
+            allowed("75%", str(tmp_path / "gone"))
+
     @pytest.mark.parametrize("max_size", ["", "10", "ten", "10 parsecs", "-1gb"])
     def test_other_sizes_are_refused(self, max_size):
         with pytest.raises(RetentionError, match="elasticsearch_max_size is"):

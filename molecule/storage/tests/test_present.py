@@ -184,6 +184,9 @@ class TestSomebodyElses:
             host.check_output(f"rm -rf /var/lib/elasticsearch; mv '{data}' /var/lib/elasticsearch")
             lab.put("logserver", SETTINGS, ours.encode(), 0o660)
             host.check_output(f"chown root:elasticsearch {SETTINGS}; systemctl start elasticsearch")
+            # The retention, too, has to look where the data lies again.
+            code, said = deploy()
+        assert code == 0, said
         assert self.count() == 1
         lab.elasticsearch("DELETE", f"/{INDEX}", user="elastic")
 

@@ -139,7 +139,10 @@ def allowed(max_size: str, directory: str) -> int | None:
     if not number:
         return None
     if found[2] == "%":
-        return int(shutil.disk_usage(directory).total * number / 100)
+        try:
+            return int(shutil.disk_usage(directory).total * number / 100)
+        except OSError as error:
+            raise RetentionError(f"The disk of {directory} can't be asked for its size: {error}") from error
     return int(number * UNITS[found[2]])
 
 
