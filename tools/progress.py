@@ -2,7 +2,7 @@
 
 Usage: progress.py COMMAND [ARGUMENT...]
 
-A phase begins when Ansible begins a play or when the build of an image begins. The whole output goes to the file
+A phase begins with the first task of a play, or with the build of an image. The whole output goes to the file
 lab.log in the cache. If the command fails, the end of that file is printed. The exit status is the command's.
 """
 
@@ -24,22 +24,23 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _PHASE = re.compile(r"\bPLAY \[(?P<play>[^\]]+)\]|^image: building (?P<image>\S+)")
 
 
-def phase(line: str) -> str | None:
-    """Return the name of the phase that begins with this line of output; None if none does."""
-    found = _PHASE.search(_COLOUR.sub("", line))
-    return found and (found["play"] or f"Image {found['image']}")
-
-
 def seconds_of_phases(lines: Iterable[str], log: IO[str]) -> Iterator[str]:
     """Copy the lines to the log. Yield each phase's name when it begins, and its seconds when it ends."""
-    running, began = None, 0.0
+    running, began, play = False, 0.0, None
     for line in lines:
         log.write(line)
         log.flush()
-        if name := phase(line):
+        plain = _COLOUR.sub("", line)
+        if found := _PHASE.search(plain):
+            # A play without hosts has no task, and is no phase.
+            play = found["play"]
+            name = found["image"] and f"Image {found['image']}"
+        else:
+            name = play if " TASK [" in plain else None
+        if name:
             if running:
                 yield f"{time.monotonic() - began:4.0f} s\n"
-            running, began = name, time.monotonic()
+            running, began, play = True, time.monotonic(), None
             yield f"  {name:<22}"
     if running:
         yield f"{time.monotonic() - began:4.0f} s\n"
