@@ -549,7 +549,7 @@ def test_a_run_mends_what_is_lost_refused_or_changed():
         auth=("elastic", "another one"), verify=CA, timeout=30,
     )  # fmt: skip
 
-    assert re.search(r"changed=9 .*failed=0", deploy())
+    assert re.search(r"changed=8 .*failed=0", deploy())
 
     assert ask("GET", "/_security/_authenticate", user="elastic").status_code == 200
     assert ask("GET", "/_security/_authenticate", user="kibana").status_code == 200
