@@ -1,5 +1,7 @@
-"""What all roles have in common: variables are explained, specified and named in the same way."""
+"""What all roles have in common: how variables are explained, specified and named, and how modules are documented."""
 
+import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -66,6 +68,54 @@ def test_a_role_knows_what_it_shares_with_others_whatever_the_inventory(role):
 
 
 PROJECT = ROLES[0].parents[1]
+MODULES = sorted(path for path in PROJECT.glob("roles/*/library/*") if path.suffix in (".py", ".yml"))
+
+
+def documentation(module: Path) -> tuple[dict, str]:
+    """Return a module's DOCUMENTATION and its EXAMPLES."""
+    if module.suffix == ".yml":
+        parts = load(module)
+        return parts["DOCUMENTATION"], parts["EXAMPLES"]
+    texts = {
+        ast.unparse(node.targets[0]): node.value.value
+        for node in ast.parse(module.read_text()).body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+    }
+    return yaml.safe_load(texts["DOCUMENTATION"]), texts["EXAMPLES"]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: path.stem)
+def test_a_module_s_examples_use_its_options(module):
+    about, examples = documentation(module)
+    required = {name for name, option in about["options"].items() if option.get("required")}
+    for task in yaml.safe_load(examples):
+        used = set(task[module.stem] or {})
+        assert required <= used <= set(about["options"])
+
+
+@pytest.mark.parametrize(
+    "module", [path for path in MODULES if path.suffix == ".py"], ids=lambda path: path.stem
+)
+def test_a_module_takes_the_options_that_it_documents(module, monkeypatch):
+    code = importlib.import_module(module.stem)
+    taken: dict = {}
+
+    def stop(argument_spec: dict, **_: object) -> None:
+        taken.update(argument_spec)
+        raise SystemExit
+
+    monkeypatch.setattr(code, "AnsibleModule", stop)
+    with pytest.raises(SystemExit):
+        code.main()
+    documented, _ = documentation(module)
+    meaning = ("type", "required", "default", "choices")
+    assert {
+        name: {key: option[key] for key in meaning if key in option}
+        for name, option in documented["options"].items()
+    } == {
+        name: {key: option[key] for key in meaning if option.get(key) is not None}
+        for name, option in taken.items()
+    }
 
 
 def test_dashboards_go_into_kibana_s_default_space():

@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: a password, API key or service token is valid and means what it should."""
+"""Ansible module: a password, API key or service token is valid and has the right privileges."""
 
 from __future__ import annotations
 
@@ -20,30 +20,49 @@ from ansible.module_utils.elasticsearch_api import (
 
 DOCUMENTATION = r"""
 module: elasticsearch_credential
-short_description: A password, API key or service token is valid and means what it should
+short_description: A password, API key or service token is valid and has the right privileges
 description:
-  - Tries the known credential. Where there is none, or Elasticsearch refuses it (it was installed again), the module
+  - Tries the credential. If there is none, or Elasticsearch refuses it (because it was installed again), the module
     sets the password again, or makes a new key or token and revokes the old one.
   - The superuser's password is set with Elasticsearch's own tool, on its host.
 options:
-  kind: {description: What it is., choices: [superuser, password, api_key, service_token], required: true, type: str}
-  name: {description: The user's or the key's name; of a token ACCOUNT/NAME., required: true, type: str}
-  current: {description: The credential as it is known; a password has to be., type: str, default: ''}
-  role_descriptors: {description: What an API key may do., type: dict}
-  rotate: {description: Whether a key or token that works is replaced as well., type: bool, default: false}
-  reset_password: {description: Elasticsearch's tool for the superuser., type: path}
+  kind:
+    description: Kind of the credential.
+    choices: [superuser, password, api_key, service_token]
+    required: true
+    type: str
+  name: {description: Name of the user or the key; for a token ACCOUNT/NAME., required: true, type: str}
+  current: {description: The present credential; empty for none. A password is required., type: str, default: ''}
+  role_descriptors: {description: "The API key's privileges.", type: dict}
+  rotate: {description: Replace a key or token even if it works., type: bool, default: false}
+  reset_password: {description: Path of the tool elasticsearch-reset-password; for the superuser., type: path}
   patience:
     description:
-      - Seconds until a refusal is believed. A node that has just started refuses everybody, the rightful too, until it
-        has opened the index that its users are in.
+      - Seconds to try again after a refusal. A node that has just started refuses everybody until it has opened the
+        index that holds the users.
     type: int
     default: 0
-  url: {description: Where Elasticsearch is., required: true, type: str}
-  ca_path: {description: The authority of its certificate., required: true, type: path}
-  username: {description: Who asks., type: str, default: elastic}
-  password: {description: With which password; a dry run and the superuser come without., type: str}
-  key: {description: An API key to ask with instead., type: str, default: ''}
+  url: {description: "Elasticsearch's URL.", required: true, type: str}
+  ca_path: {description: Certificate of Elasticsearch's authority., required: true, type: path}
+  username: {description: The user that the module logs in as., type: str, default: elastic}
+  password: {description: The password of username; a dry run and kind superuser need none., type: str}
+  key: {description: An API key to log in with instead of username and password., type: str, default: ''}
 author: wrtflow
+"""
+
+EXAMPLES = r"""
+- name: The collector has a key that creates flows and does nothing else
+  elasticsearch_credential:
+    kind: api_key
+    name: wrtflow-collector
+    current: "{{ lookup('ansible.builtin.file', 'secrets/collector.api-key', errors='ignore') or '' }}"
+    role_descriptors:
+      collector:
+        indices: [{names: [network-*], privileges: [create_doc, auto_configure]}]
+    url: https://192.168.1.10:9200
+    ca_path: /etc/elasticsearch/certs/ca.crt
+    password: "{{ elastic_password }}"
+  register: key
 """
 
 RETURN = r"""

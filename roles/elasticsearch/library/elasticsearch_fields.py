@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: the months that are there know the fields that a flow has got since they began."""
+"""Ansible module: the indices of existing months have the fields that were added after they were created."""
 
 from __future__ import annotations
 
@@ -19,23 +19,33 @@ from ansible.module_utils.elasticsearch_api import (
 
 DOCUMENTATION = r"""
 module: elasticsearch_fields
-short_description: The months that are there know the fields that a flow has got since they began
+short_description: The indices of existing months have the fields that were added after they were created
 description:
-  - An index template is for indices to come. This module adds the fields that the indices PREFIX-YYYY.MM lack.
-  - What is mapped already stays as it is, since Elasticsearch can't change it; the next month has it in the new way.
+  - An index template applies to new indices only. This module adds the missing fields to the indices PREFIX-YYYY.MM.
+  - A field that is mapped stays as it is, because Elasticsearch can't change a mapping. The next month has the new one.
 options:
-  prefix: {description: How the indices' names begin., required: true, type: str}
+  prefix: {description: First part of the indices' names., required: true, type: str}
   properties: {description: The mapping's properties., required: true, type: dict}
-  url: {description: Where Elasticsearch is., required: true, type: str}
-  ca_path: {description: The authority of its certificate., required: true, type: path}
-  username: {description: Who asks., type: str, default: elastic}
-  password: {description: With which password; only a dry run may come without., type: str}
-  key: {description: An API key to ask with instead., type: str, default: ''}
+  url: {description: "Elasticsearch's URL.", required: true, type: str}
+  ca_path: {description: Certificate of Elasticsearch's authority., required: true, type: path}
+  username: {description: The user that the module logs in as., type: str, default: elastic}
+  password: {description: The password of username; only a dry run may leave it out., type: str}
+  key: {description: An API key to log in with instead of username and password., type: str, default: ''}
 author: wrtflow
 """
 
+EXAMPLES = r"""
+- name: Existing months have the field device.manufacturer
+  elasticsearch_fields:
+    prefix: network
+    properties: {device: {properties: {manufacturer: {type: keyword}}}}
+    url: https://192.168.1.10:9200
+    ca_path: /etc/elasticsearch/certs/ca.crt
+    password: "{{ elastic_password }}"
+"""
+
 RETURN = r"""
-diff: {description: The fields that each month lacked., type: dict, returned: always}
+diff: {description: The fields that were missing in each month., type: dict, returned: always}
 """
 
 

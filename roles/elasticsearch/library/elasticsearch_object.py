@@ -1,5 +1,5 @@
 #!/usr/bin/python
-"""Ansible module: something that Elasticsearch keeps under a name is as described."""
+"""Ansible module: a role, user, template, policy or snapshot repository of Elasticsearch is as described."""
 
 from __future__ import annotations
 
@@ -19,38 +19,58 @@ from ansible.module_utils.elasticsearch_api import (
 
 DOCUMENTATION = r"""
 module: elasticsearch_object
-short_description: Something that Elasticsearch keeps under a name is as described, or not there
+short_description: A role, user, template, policy or snapshot repository of Elasticsearch is as described, or absent
 description:
-  - Reads what Elasticsearch has, compares it in the form in which Elasticsearch shows it, and writes only what differs.
-  - Users are compared without their password, which the module elasticsearch_credential looks after.
+  - Reads the object, compares it in the form in which Elasticsearch shows it, and writes it only if it differs.
+  - Passwords of users are not compared; the module elasticsearch_credential sets them.
 options:
   kind:
-    description: What it is.
+    description: Kind of the object.
     choices: [index_template, lifecycle_policy, role, snapshot_policy, snapshot_repository, user]
     required: true
     type: str
-  name: {description: Its name., required: true, type: str}
+  name: {description: Name of the object., required: true, type: str}
   body:
-    description: What it has to be, as the API takes it; empty for something that must not be there.
+    description: The object as Elasticsearch's API takes it. Empty, the object is deleted.
     type: dict
     default: {}
-  initial: {description: More of the body, for something that is not there yet., type: dict}
+  initial: {description: "More of the body, sent only when the object is created.", type: dict}
   since:
     description:
-      - More of the body by the version from which on Elasticsearch knows it, as 8.17. It is merged into the body where
-        the server is as new. A dry run that comes before there is a server takes all of it.
+      - Version of Elasticsearch (as 8.17), and what to merge into the body from that version on. A dry run without a
+        server merges all of it.
     type: dict
     default: {}
-  url: {description: Where Elasticsearch is., required: true, type: str}
-  ca_path: {description: The authority of its certificate., required: true, type: path}
-  username: {description: Who asks., type: str, default: elastic}
-  password: {description: With which password; only a dry run may come without., type: str}
-  key: {description: An API key to ask with instead., type: str, default: ''}
+  url: {description: "Elasticsearch's URL.", required: true, type: str}
+  ca_path: {description: Certificate of Elasticsearch's authority., required: true, type: path}
+  username: {description: The user that the module logs in as., type: str, default: elastic}
+  password: {description: The password of username; only a dry run may leave it out., type: str}
+  key: {description: An API key to log in with instead of username and password., type: str, default: ''}
 author: wrtflow
 """
 
+EXAMPLES = r"""
+- name: A role that reads flows exists
+  elasticsearch_object:
+    kind: role
+    name: wrtflow_reader
+    body:
+      indices: [{names: [network-*], privileges: [read, view_index_metadata]}]
+    url: https://192.168.1.10:9200
+    ca_path: /etc/elasticsearch/certs/ca.crt
+    password: "{{ elastic_password }}"
+
+- name: No snapshots are taken
+  elasticsearch_object:
+    kind: snapshot_policy
+    name: wrtflow-flows
+    url: https://192.168.1.10:9200
+    ca_path: /etc/elasticsearch/certs/ca.crt
+    password: "{{ elastic_password }}"
+"""
+
 RETURN = r"""
-diff: {description: What there was and what there is., type: dict, returned: always}
+diff: {description: The object before and after., type: dict, returned: always}
 """
 
 PATHS = {
