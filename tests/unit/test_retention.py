@@ -131,7 +131,7 @@ class TestSize:
         assert asked == ["/srv/flows"]
 
     def test_a_share_of_a_disk_that_is_not_there(self, tmp_path):
-        with pytest.raises(RetentionError, match="can't be asked for its size"):
+        with pytest.raises(RetentionError, match="'s disk can't be read"):
             allowed("75%", str(tmp_path / "gone"))
 
     @pytest.mark.parametrize("max_size", ["", "10", "ten", "10 parsecs", "-1gb"])

@@ -1,16 +1,16 @@
 #!/usr/bin/python3
-"""Keep the flows within their size, and let each month be as old as its name says.
+"""Keep the flows within their size, and count each month's age from the first of that month.
 
     wrtflow-retention [--settings FILE]
 
-Every index PREFIX-YYYY.MM gets the first of its month as the date that its age counts from. Without it Elasticsearch
-counts from the index's creation, and a late flow, a restored or a copied month would begin anew.
+For every index PREFIX-YYYY.MM, set index.lifecycle.origination_date to the first of its month. Without that,
+Elasticsearch counts an index's age from its creation, and a month that was restored, copied or begun by a late flow
+would be too young.
 
-Then, while the flows take more of the disk than they may, it drops the oldest closed month: one that is over, in UTC
-as the indices' names are. It never drops the current month. Where snapshots are taken, it drops a month only after a
-complete snapshot that began when the month was over. Standard output has one line for each thing done. The exit status
-is 1 where the flows take more than they may and no month can be dropped, and where Elasticsearch can't be asked; the
-last line on standard error tells why.
+Then, while the flows take more than elasticsearch_max_size, drop the oldest closed month (in UTC, as the indices'
+names). Never drop the current month. If snapshots are taken, drop a month only if a complete snapshot began after the
+month was over. Print one line for each change. Exit with 1, and the reason on standard error, if the flows take too
+much and no month can be dropped, or if Elasticsearch does not answer.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ from typing import Any
 SETTINGS = "/etc/wrtflow/retention.json"
 UNITS = {"b": 1, "kb": 1 << 10, "mb": 1 << 20, "gb": 1 << 30, "tb": 1 << 40}
 
-# Seconds that Elasticsearch is given for an answer.
+# Seconds to wait for an answer of Elasticsearch.
 PATIENCE = 60
 
 
 class RetentionError(Exception):
-    """What can't be done; the text is for people."""
+    """A run can't do its work. The message is for people."""
 
 
 class Storage:
-    """The indices PREFIX-YYYY.MM, asked with a key that may size, date and drop them and nothing else."""
+    """The indices PREFIX-YYYY.MM, reached with the retention's own key."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        """Trust the authority of the settings and no other."""
+        """Take url, prefix, ca and key from the settings."""
         self._url, self._prefix = settings["url"].rstrip("/"), settings["prefix"]
         self._context = ssl.create_default_context(cafile=settings["ca"])
         self._headers = {"Authorization": f"ApiKey {settings['key']}", "Content-Type": "application/json"}
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """Return the parsed answer to a request that has to succeed."""
+        """Return the parsed answer. Raise RetentionError if Elasticsearch refuses the request or does not answer."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self._url + path, data, self._headers, method=method)
         try:
@@ -67,7 +67,7 @@ class Storage:
     def sizes(self) -> dict[str, int]:
         """Return each month's bytes, oldest first.
 
-        Counted by segment: a month that is being merged lies on the disk twice, and would make another one go.
+        Add up segments, not files: a month that is being merged is on the disk twice for a while.
         """
         found = self.ask("GET", f"/{self._prefix}-*/_segments?ignore_unavailable=true").get("indices", {})
         return {
@@ -82,7 +82,7 @@ class Storage:
         }
 
     def dates(self) -> dict[str, str | None]:
-        """Return from when on each month's age counts (ms since 1970, as text); None: from its creation."""
+        """Return each month's origination date (ms since 1970, as text); None if it has none."""
         name = "index.lifecycle.origination_date"
         found = self.ask("GET", f"/{self._prefix}-*/_settings?flat_settings=true")
         return {
@@ -92,7 +92,7 @@ class Storage:
         }
 
     def date(self, index: str, begin: int) -> None:
-        """Let a month's age count from then (ms since 1970)."""
+        """Set a month's origination date, in ms since 1970."""
         self.ask("PUT", f"/{index}/_settings", {"index.lifecycle.origination_date": begin})
 
     def saved(self, repository: str) -> dict[str, int]:
@@ -111,7 +111,7 @@ class Storage:
 
 
 def month_of(index: str, prefix: str) -> str | None:
-    """Return the month (YYYY.MM) that an index is for; None for one that is no month's."""
+    """Return the month (YYYY.MM) in an index's name, None if the name has another form."""
     found = re.fullmatch(re.escape(prefix) + r"-(\d{4}\.(?:0[1-9]|1[0-2]))", index)
     return found[1] if found else None
 
@@ -129,7 +129,7 @@ def end_of(month: str) -> int:
 
 
 def allowed(max_size: str, directory: str) -> int | None:
-    """Return the bytes that the flows may take: a size, or a share of the disk. None: any number."""
+    """Return the limit in bytes, from a size or a share of directory's disk. None: no limit."""
     found = re.fullmatch(r"(\d+(?:\.\d+)?)(b|kb|mb|gb|tb|%)?", max_size.strip().lower())
     if not found or (not found[2] and float(found[1])):
         raise RetentionError(
@@ -142,20 +142,20 @@ def allowed(max_size: str, directory: str) -> int | None:
         try:
             return int(shutil.disk_usage(directory).total * number / 100)
         except OSError as error:
-            raise RetentionError(f"The disk of {directory} can't be asked for its size: {error}") from error
+            raise RetentionError(f"The size of {directory}'s disk can't be read: {error}") from error
     return int(number * UNITS[found[2]])
 
 
 def size(count: int) -> str:
-    """Return a number of bytes for people, in the units of elasticsearch_max_size."""
+    """Return a number of bytes as text, in the units of elasticsearch_max_size."""
     unit = max((unit for unit, factor in UNITS.items() if factor <= max(count, 1)), key=UNITS.__getitem__)
     return f"{count / UNITS[unit]:.1f}{unit}"
 
 
 def surplus(sizes: dict[str, int], limit: int, current: str) -> list[str]:
-    """Return the indices that have to go, oldest first: as few as bring the flows below the limit.
+    """Return the indices to drop, oldest first: as few as bring the flows below the limit.
 
-    Current: the name of the index that is never dropped; nor is any later one.
+    current (an index's name) and later indices are never among them.
     """
     total, going = sum(sizes.values()), []
     for index in sorted(sizes):
@@ -167,7 +167,7 @@ def surplus(sizes: dict[str, int], limit: int, current: str) -> list[str]:
 
 
 def keep(storage: Storage, settings: dict[str, Any], now: float) -> Iterator[str]:
-    """Date the months, drop those that are too many, and tell each thing done; now: seconds since 1970."""
+    """Set origination dates, drop months above the limit, and yield a line for each change. now: seconds since 1970."""
     prefix = settings["prefix"]
     for index, date in storage.dates().items():
         month = month_of(index, prefix)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-# A malformed value of these types is left out of the index, and its document kept.
+# Types that know ignore_malformed: the document is kept, the malformed value is not indexed.
 LENIENT = {"date", "ip", "geo_point", "long", "integer", "double"}
 
 
@@ -14,7 +14,7 @@ def field(about: dict[str, Any]) -> dict[str, Any]:
     if about["type"] in LENIENT:
         mapping["ignore_malformed"] = True
     if about["type"] == "keyword":
-        # Lucene refuses terms beyond 32,766 bytes, and with them the document.
+        # Lucene refuses a document with a term beyond 32,766 bytes.
         mapping["ignore_above"] = 1024
     if about.get("normalizer"):
         mapping["normalizer"] = about["normalizer"]
@@ -24,7 +24,7 @@ def field(about: dict[str, Any]) -> dict[str, Any]:
 
 
 def elasticsearch_mappings(document: dict[str, Any], dynamic: str) -> dict[str, Any]:
-    """Return the mappings of an index of files/flow-document.yml or files/health-document.yml: fields and aliases."""
+    """Return the mappings for a document as files/flow-document.yml or files/health-document.yml describes it."""
     properties: dict[str, Any] = {}
     fields = document.get("flow_fields") or document["health_fields"]
     flat = {about["name"]: field(about) for about in fields}

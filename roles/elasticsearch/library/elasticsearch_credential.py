@@ -70,16 +70,19 @@ value: {description: The new key or token; empty in a dry run., type: str, retur
 """
 
 
-# The user who makes keys for an administrator's key, and the role of that user; both last for one request.
+# A user and a role of this name exist while granted() makes a key.
 PASSING = "wrtflow-passing"
 
-# The tool comes in as a passing user, through a file that Elasticsearch reads every few seconds, and gives up after
-# five; and it comes in only where no index is still being opened.
+# The tool writes a temporary user into a file that Elasticsearch reads every few seconds, and gives up after five. It
+# also fails while Elasticsearch still opens indices.
 TRIES, PAUSE = 4, 5
 
 
 def superuser(module: AnsibleModule, server: Elasticsearch, params: dict[str, Any]) -> None:
-    """Make the given password valid: Elasticsearch's tool only makes up one of its own, which then sets ours."""
+    """Set the superuser's password.
+
+    Elasticsearch's tool can set a random password only. With that one, the API sets the password that is wanted.
+    """
     name, current = params["name"], params["current"]
     tool = [
         params["reset_password"],
@@ -107,12 +110,12 @@ def superuser(module: AnsibleModule, server: Elasticsearch, params: dict[str, An
 
 
 def user(server: Elasticsearch, params: dict[str, Any]) -> None:
-    """Make the given password valid."""
+    """Set a user's password."""
     server.must("POST", f"/_security/user/{params['name']}/_password", {"password": params["current"]})
 
 
 def api_key(server: Elasticsearch, params: dict[str, Any]) -> str:
-    """Make a key in place of all others of its name."""
+    """Make a key, replacing all others of its name, and return it."""
     server.must("DELETE", "/_security/api_key", {"name": params["name"]})
     body = {"name": params["name"], "role_descriptors": params["role_descriptors"]}
     if params["key"]:
@@ -121,9 +124,10 @@ def api_key(server: Elasticsearch, params: dict[str, Any]) -> str:
 
 
 def granted(server: Elasticsearch, body: dict[str, Any]) -> str:
-    """Make a key when a key asks: Elasticsearch gives a key's own keys no rights, so a passing user owns this one.
+    """Make a key by means of an administrator's key, and return it.
 
-    A key keeps the rights that its owner had when it was made, and outlives the owner.
+    A key that is made by a key has no rights. So a temporary user owns the new key. It keeps the rights that its
+    owner had when it was made, and stays valid when the owner is deleted.
     """
     (rights,) = body["role_descriptors"].values()
     user_path, role_path = f"/_security/user/{PASSING}", f"/_security/role/{PASSING}"
@@ -139,7 +143,7 @@ def granted(server: Elasticsearch, body: dict[str, Any]) -> str:
 
 
 def api_key_differs(server: Elasticsearch, params: dict[str, Any]) -> bool:
-    """Tell whether a valid key may something else than it should."""
+    """Tell whether a valid key has other rights than the wanted ones."""
     _, about = server.ask("GET", "/_security/_authenticate", authorization=authorization(params))
     key_id = about["api_key"]["id"]
     kept = server.must("GET", f"/_security/api_key?id={key_id}")["api_keys"][0]["role_descriptors"]
@@ -147,7 +151,7 @@ def api_key_differs(server: Elasticsearch, params: dict[str, Any]) -> bool:
 
 
 def _rights(roles: dict[str, Any]) -> dict[str, Any]:
-    """Return role descriptors without what Elasticsearch adds to them."""
+    """Return what is compared of role descriptors: Elasticsearch adds defaults to them."""
     return {
         name: (
             sorted(role.get("cluster", [])),
@@ -161,7 +165,7 @@ def _rights(roles: dict[str, Any]) -> dict[str, Any]:
 
 
 def service_token(server: Elasticsearch, params: dict[str, Any]) -> str:
-    """Make a token in place of the one of its name."""
+    """Make a token, replacing the one of its name, and return it."""
     account, name = params["name"].rsplit("/", 1)
     path = f"/_security/service/{account}/credential/token/{name}"
     server.ask("DELETE", path)
@@ -169,7 +173,7 @@ def service_token(server: Elasticsearch, params: dict[str, Any]) -> str:
 
 
 def authorization(params: dict[str, Any]) -> str:
-    """Return the header that a credential goes into."""
+    """Return the Authorization header for the credential."""
     if params["kind"] == "api_key":
         return f"ApiKey {params['current']}"
     if params["kind"] == "service_token":
@@ -178,12 +182,12 @@ def authorization(params: dict[str, Any]) -> str:
 
 
 def expected(kind: str) -> dict[str, Any]:
-    """Return a dry run's result, where something would have to be done."""
+    """Return the result of a dry run that would change something."""
     return {"changed": True, **({"value": ""} if kind in ("api_key", "service_token") else {})}
 
 
 def ensure(module: AnsibleModule, server: Elasticsearch, params: dict[str, Any]) -> dict[str, Any]:
-    """Try the credential, renew it where needed, and return the module's result."""
+    """Try the credential, renew it if needed, and return the module's result."""
     kind, current = params["kind"], params["current"]
     if (
         current
@@ -230,7 +234,7 @@ def main() -> None:
         module.exit_json(**ensure(module, server, params))
     except UnreachableError as error:
         if module.check_mode:
-            # A dry run on a machine that has no Elasticsearch yet.
+            # The machine has no Elasticsearch yet.
             module.exit_json(**expected(params["kind"]))
         module.fail_json(msg=str(error))
     except ElasticsearchError as error:

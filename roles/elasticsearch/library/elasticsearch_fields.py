@@ -50,7 +50,7 @@ diff: {description: The fields that were missing in each month., type: dict, ret
 
 
 def lacking(wanted: dict[str, Any], present: dict[str, Any]) -> dict[str, Any]:
-    """Return what of the wanted properties is not among those that are there."""
+    """Return the wanted properties that are missing in the present ones."""
     found: dict[str, Any] = {}
     for name, mapping in wanted.items():
         if name not in present:
@@ -74,7 +74,7 @@ def names(properties: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 def mappings(server: Elasticsearch, prefix: str, check_mode: bool) -> dict[str, dict[str, Any]]:
-    """Return the properties of every month; none in a dry run that comes before there is a server."""
+    """Return the properties of every month; none in a dry run without a server."""
     path = f"/{prefix}-*/_mapping"
     try:
         status, answer = server.ask("GET", path)
@@ -95,7 +95,7 @@ def mappings(server: Elasticsearch, prefix: str, check_mode: bool) -> dict[str, 
 
 
 def ensure(server: Elasticsearch, params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Add what is lacking and return the module's result."""
+    """Add the missing fields and return the module's result."""
     added = {}
     for index, present in mappings(server, params["prefix"], check_mode).items():
         if properties := lacking(params["properties"], present):

@@ -138,7 +138,7 @@ def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _texts(value: Any) -> Any:
-    """Return a tree whose numbers and booleans are text: Elasticsearch shows settings so."""
+    """Return a tree with numbers and booleans as text, as Elasticsearch shows settings."""
     if isinstance(value, dict):
         return {key: _texts(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -149,7 +149,7 @@ def _texts(value: Any) -> Any:
 
 
 def merged(body: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    """Return a body with more in it, at any depth."""
+    """Return the body with `more` merged in, at any depth."""
     inner = {
         key: merged(body[key], value)
         if isinstance(value, dict) and isinstance(body.get(key), dict)
@@ -162,7 +162,7 @@ def merged(body: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
 def known_to(
     server: Elasticsearch, body: dict[str, Any], since: dict[str, Any], check_mode: bool
 ) -> dict[str, Any]:
-    """Return the body with what this server's version knows besides."""
+    """Return the body, with those parts of `since` merged in that the server's version knows."""
     if not since:
         return body
     version = None
@@ -188,7 +188,7 @@ def numbers(version: str) -> tuple[int, int]:
 
 
 def current(server: Elasticsearch, kind: str, name: str, check_mode: bool) -> dict[str, Any]:
-    """Return what there is, empty where there is nothing, or nothing yet in a dry run on a new machine."""
+    """Return the object as it is now; empty if it is missing, and in a dry run without a server."""
     try:
         status, answer = server.ask("GET", PATHS[kind] + name)
     except UnreachableError:
@@ -203,7 +203,7 @@ def current(server: Elasticsearch, kind: str, name: str, check_mode: bool) -> di
 
 
 def ensure(server: Elasticsearch, params: dict[str, Any], check_mode: bool) -> dict[str, Any]:
-    """Compare, write where something differs, and return the module's result."""
+    """Compare, write the object if it differs, and return the module's result."""
     kind, name = params["kind"], params["name"]
     wanted = known_to(server, params["body"], params["since"] or {}, check_mode)
     before, after = current(server, kind, name, check_mode), comparable(kind, wanted) if wanted else {}

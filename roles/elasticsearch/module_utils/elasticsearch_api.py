@@ -1,4 +1,4 @@
-"""Speaking with Elasticsearch from the role's modules, with nothing but Python's standard library."""
+"""Elasticsearch's API for the role's modules, with Python's standard library only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Callable
 from typing import Any
 
-# The arguments of every module of the role. A key goes before username and password.
+# The arguments of every module of the role. A key overrides username and password.
 CONNECTION: dict[str, dict[str, Any]] = {
     "url": {"type": "str", "required": True},
     "ca_path": {"type": "path", "required": True},
@@ -21,16 +21,17 @@ CONNECTION: dict[str, dict[str, Any]] = {
 }
 UNAUTHORIZED, MISSING, UNAVAILABLE = 401, 404, 503
 
-# Seconds that a node which has just started is given: it answers before it has opened all of its indices.
+# Seconds to wait while Elasticsearch answers 503: a node that has just started answers before it has opened all
+# indices.
 PATIENCE = 60
 
 
 class ElasticsearchError(Exception):
-    """Elasticsearch could not be asked, or refused; the text is for people."""
+    """Elasticsearch refused a request. The message is for people."""
 
 
 class UnreachableError(ElasticsearchError):
-    """Nobody answers: in a dry run, a server that is still to be installed or started."""
+    """Elasticsearch does not answer. In a dry run it may not be installed yet."""
 
 
 def basic(username: str, password: str) -> str:
@@ -39,7 +40,7 @@ def basic(username: str, password: str) -> str:
 
 
 class Elasticsearch:
-    """One server, asked as one user."""
+    """One server, with one login."""
 
     def __init__(self, url: str, ca_path: str, authorization: str) -> None:
         """Trust the authority in ``ca_path`` and no other."""
@@ -50,7 +51,7 @@ class Elasticsearch:
     def ask(
         self, method: str, path: str, body: Any = None, authorization: str | None = None
     ) -> tuple[int, Any]:
-        """Return the status and the parsed answer; raise when there is none."""
+        """Return the status and the parsed answer. Raise UnreachableError if there is none."""
         end = time.monotonic() + PATIENCE
         while (given := self._ask(method, path, body, authorization))[0] == UNAVAILABLE:
             if time.monotonic() > end:
@@ -75,14 +76,17 @@ class Elasticsearch:
             raise UnreachableError(f"Elasticsearch does not answer at {self._url}: {error}") from error
 
     def must(self, method: str, path: str, body: Any = None) -> Any:
-        """Return the parsed answer of a request that has to succeed."""
+        """Return the parsed answer. Raise ElasticsearchError if Elasticsearch refuses the request."""
         status, answer = self.ask(method, path, body)
         if status >= 300:
             raise ElasticsearchError(f"Elasticsearch refused {method} {path} with {status}: {reason(answer)}")
         return answer
 
     def accepts(self, authorization: str, patience: int = 0) -> bool:
-        """Tell whether a credential is valid, a refused one after so many seconds; raise when that can't be known."""
+        """Tell whether a credential is valid; try a refused one again for `patience` seconds.
+
+        Raise ElasticsearchError if the answer is neither 200 nor 401.
+        """
         end = time.monotonic() + patience
         while True:
             status, answer = self.ask("GET", "/_security/_authenticate", authorization=authorization)
@@ -92,7 +96,7 @@ class Elasticsearch:
         if status in (200, UNAUTHORIZED):
             return status == 200
         raise ElasticsearchError(
-            f"Elasticsearch answered {status} to a question of who we are: {reason(answer)}"
+            f"Elasticsearch answered {status} to GET /_security/_authenticate: {reason(answer)}"
         )
 
 
@@ -105,7 +109,7 @@ def connect(params: dict[str, Any]) -> Elasticsearch:
 
 
 def conclude(module: Any, ensure: Callable[[Elasticsearch], dict[str, Any]]) -> None:
-    """End a module with what ensure returns, or with Elasticsearch's words where it refuses."""
+    """End a module with ensure's result, or with the message of an ElasticsearchError."""
     try:
         module.exit_json(**ensure(connect(module.params)))
     except ElasticsearchError as error:
@@ -113,7 +117,7 @@ def conclude(module: Any, ensure: Callable[[Elasticsearch], dict[str, Any]]) -> 
 
 
 def reason(answer: Any) -> str:
-    """Return Elasticsearch's own words for a refusal."""
+    """Return the reason in Elasticsearch's answer to a refused request."""
     try:
         return str(answer["error"]["reason"])
     except (KeyError, TypeError):
