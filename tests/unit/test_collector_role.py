@@ -183,7 +183,7 @@ def test_new_code_runs_before_a_new_configuration_is_read():
             ],
         ),
         ({"state_directory": "/root/wrtflow"}, ["syslog_ng_state_directory /root/wrtflow"]),
-        ({"state_directory": "/var/lib"}, ["syslog_ng_state_directory /var/lib a folder"]),
+        ({"state_directory": "/var/lib"}, ["syslog_ng_state_directory /var/lib has to be a folder"]),
         ({"allowed_routers": ["10.0.0.0/255.0.0.0"]}, ["syslog_ng_allowed_routers is ["]),
         ({"json_port": 514}, ["syslog_ng_json_port 514"]),
     ],
@@ -193,7 +193,7 @@ def test_preflight_says_what_is_wrong_before_anything_is_changed(tmp_path, chang
     tasks = yaml.safe_load((ROLE / "tasks/preflight.yml").read_text())
     first, last = (
         [task["name"] for task in tasks].index(name)
-        for name in ("Routers can be listened to", "The settings can be used")
+        for name in ("The addresses of routers are addresses or networks", "The settings can be used")
     )
     play = {
         "hosts": "collector",

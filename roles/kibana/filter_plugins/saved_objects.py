@@ -1,10 +1,10 @@
-"""Kibana's saved objects: from readable files to what Kibana's import takes, and back.
+"""Convert Kibana's saved objects from readable files to Kibana's import format, and back.
 
-A file of the objects' folder holds one object. Kibana wants much of an object as JSON inside a string; in the files
-it stands as plain JSON, and is packed here:
+A file of the objects' folder holds one object. Kibana wants parts of an object as JSON inside a string; in the files
+they are plain JSON:
 
-- a value under a name that ends in JSON (panelsJSON, searchSourceJSON …), the names in PACKED, and a Vega spec;
-- {"$file": "name"} stands for the content of that file; what stands beside "$file" takes the place of the file's own.
+- Values under a name that ends in JSON (panelsJSON, searchSourceJSON …) or is in PACKED become strings.
+- {"$file": "name"} is replaced by the content of that file. Other keys beside "$file" override the file's.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-#: What Kibana wants as a string of JSON, besides all that ends in JSON.
+#: Names of values that Kibana wants as a string of JSON, besides those that end in JSON.
 PACKED = {"visState", "spec", "fieldAttrs", "fieldFormatMap", "runtimeFieldMap"}
-#: Characters of a line of the files, but for its last comma.
+#: Characters of a line in the files, without the last comma.
 _WIDTH = 115
 
 
 def saved_objects(folder: str, index_prefix: str = "network") -> list[dict[str, Any]]:
-    """Return all objects of a folder (TYPE/NAME.json), made to read the indices of this prefix."""
+    """Return all objects of a folder (TYPE/NAME.json). They read the indices PREFIX-*."""
     objects = [
         with_files(json.loads(file.read_text()), folder) for file in sorted(Path(folder).glob("*/*.json"))
     ]
@@ -29,22 +29,22 @@ def saved_objects(folder: str, index_prefix: str = "network") -> list[dict[str, 
 
 
 def ndjson(objects: list[dict[str, Any]]) -> str:
-    """Return objects as an import file: one a line."""
+    """Return objects as an import file, one on each line."""
     return "".join(json.dumps(one) + "\n" for one in objects)
 
 
 def object_keys(objects: list[dict[str, Any]]) -> list[dict[str, str]]:
-    """Return what names the objects: type and id."""
+    """Return type and id of each object."""
     return [{"type": one["type"], "id": one["id"]} for one in objects]
 
 
 def fingerprint(objects: list[dict[str, Any]], exported: str) -> str:
-    """Return a digest of objects as sent and as Kibana exports them (NDJSON), whatever the order and the times."""
+    """Return a digest of the objects as sent and as Kibana exports them (NDJSON). Order and times do not count."""
     stored = [
         {
             "type": one.get("type"),
             "id": one.get("id"),
-            # In fieldAttrs Kibana counts how often somebody looks at a field.
+            # Kibana counts in fieldAttrs how often somebody looks at a field.
             "attributes": {**one.get("attributes", {}), "fieldAttrs": None},
             "references": one.get("references"),
         }
@@ -55,7 +55,7 @@ def fingerprint(objects: list[dict[str, Any]], exported: str) -> str:
 
 
 def with_files(value: Any, folder: str | Path) -> Any:
-    """Return a value in which no file is named any more: what they hold stands there."""
+    """Return a value in which each {"$file": …} is replaced by that file's content."""
     if isinstance(value, list):
         return [with_files(inner, folder) for inner in value]
     if not isinstance(value, dict):
@@ -68,22 +68,22 @@ def with_files(value: Any, folder: str | Path) -> Any:
 
 
 def _pack(value: Any, name: str = "") -> Any:
-    """Return a value with strings where Kibana wants them."""
+    """Return a value in Kibana's form: JSON in strings."""
     if isinstance(value, dict):
         value = {key: _pack(inner, key) for key, inner in value.items()}
     elif isinstance(value, list):
         value = [_pack(inner) for inner in value]
     if isinstance(value, str) or not (name.endswith("JSON") or name in PACKED):
         return value
-    # A person sees a Vega specification in Kibana's editor.
+    # People read a Vega specification in Kibana's editor.
     return text(value) if name == "spec" else json.dumps(value, separators=(",", ":"))
 
 
 def files(exported: str, folder: str, index_prefix: str = "network") -> list[dict[str, str]]:
     """Compare Kibana's export (NDJSON) with the files of a folder; return path and new text of each file that differs.
 
-    What is equal stays as the file has it: the order of names, and the names of shared files. Stamps stay too, those of
-    panels as well: Kibana writes its own version or none, and the files have to suit an older one.
+    Equal parts stay as they are in the file: the order of names, and the names of shared files. Version stamps stay
+    too, also those of panels: Kibana writes its own version or none, and the files must suit older versions.
     """
     changed = []
     for one in map(json.loads, exported.replace(f"{index_prefix}-*", "network-*").splitlines()):
@@ -102,12 +102,12 @@ def files(exported: str, folder: str, index_prefix: str = "network") -> list[dic
 
 
 def text(value: Any) -> str:
-    """Return a value as it is written in the files."""
+    """Return a value as text, in the files' form."""
     return _lines(value, 0, 0) + "\n"
 
 
 def _lines(value: Any, indent: int, used: int) -> str:
-    """Return a value on one line where it is short enough, else with a line for each that it holds."""
+    """Return a value on one line if it is short enough, else with one line for each member."""
     flat = json.dumps(value, ensure_ascii=False)
     if not value or not isinstance(value, dict | list) or indent + used + len(flat) <= _WIDTH:
         return flat
@@ -122,7 +122,7 @@ def _lines(value: Any, indent: int, used: int) -> str:
 
 
 def _as_in(there: Any, new: Any, folder: str) -> Any:
-    """Return a new value, written as the old one where they are the same."""
+    """Return the new value. Parts that are equal to the old one keep its form."""
     old = with_files(there, folder)
     if old == new:
         return there
@@ -135,7 +135,7 @@ def _as_in(there: Any, new: Any, folder: str) -> Any:
         shared = with_files({"$file": there["$file"]}, folder)
         if shared.keys() - new.keys():
             return new
-        # Other objects share the file: what is different here stands beside its name.
+        # Other objects share the file: differences go beside "$file".
         own = {name: one for name, one in new.items() if shared.get(name) != one or name in there}
     else:
         own = new
@@ -153,7 +153,7 @@ def _name(one: Any) -> str:
 
 
 def _unpack(value: Any, name: str = "") -> Any:
-    """Return a value with JSON where Kibana has strings of it."""
+    """Return a value with Kibana's JSON strings parsed."""
     if isinstance(value, str) and (name.endswith("JSON") or name in PACKED):
         try:
             value = json.loads(value)
