@@ -111,6 +111,5 @@ for package in base-files busybox dnsmasq dropbear firewall4 jshn jsonfilter ker
     : >"$info/$package.list"
 done >"$status"
 if [ "$flavour" = apk ]; then
-    echo "$arch" >"$root/etc/apk/arch"
     sed -n 's/^Package: //p' "$status" | LC_ALL=C sort >"$root/etc/apk/world"
 fi

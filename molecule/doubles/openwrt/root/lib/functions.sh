@@ -60,7 +60,6 @@ config_load() {
 # config_get VARIABLE SECTION OPTION [DEFAULT]
 config_get() { eval "$1=\${CONFIG_$2_$3:-\$4}"; }
 config_set() { eval "CONFIG_$1_$2=\$3"; }
-config_unset() { config_set "$1" "$2" ''; }
 config_get_bool() {
 	local value
 
@@ -124,6 +123,5 @@ default_prerm() {
 	return 0
 }
 
-board_name() { cat /tmp/sysinfo/board_name 2>/dev/null || echo generic; }
 
 [ -n "$IPKG_INSTROOT" ] || . /lib/config/uci.sh

@@ -134,21 +134,6 @@ _procd_add_reload_trigger() {
 	# shellcheck disable=SC2154 # rc.common's
 	for package in "$@"; do _procd_trigger config.change package "$package" "/etc/init.d/$service" reload; done
 }
-_procd_add_reload_interface_trigger() {
-	_procd_trigger 'interface.*' interface "$1" "/etc/init.d/$service" reload
-}
-_procd_add_interface_trigger() {
-	local event=$1 interface=$2
-
-	shift 2
-	_procd_trigger "$event" interface "$interface" "$@"
-}
-_procd_add_config_trigger() {
-	local event=$1 package=$2
-
-	shift 2
-	_procd_trigger "$event" package "$package" "$@"
-}
 _procd_kill() {
 	json_init
 	json_add_string name "$1"
@@ -179,16 +164,10 @@ procd_running() {
 	[ "$(ubus call service list "{\"name\":\"$1\"}" |
 		jsonfilter -l 1 -e "@['$1'].instances[$instance].running")" = true ]
 }
-_procd_noop() { return 0; }
 
 for _name in open_service close_service open_instance close_instance set_param append_param kill send_signal \
-	add_jail add_reload_trigger add_reload_interface_trigger add_interface_trigger add_config_trigger; do
+	add_jail add_reload_trigger; do
 	eval "procd_$_name() { _procd _procd_$_name \"\$@\"; }"
-done
-for _name in add_validation add_jail_mount add_jail_mount_rw add_raw_trigger add_reload_data_trigger \
-	add_reload_mount_trigger add_restart_mount_trigger add_action_mount_trigger open_trigger close_trigger \
-	open_data close_data add_mdns open_validate close_validate; do
-	eval "procd_$_name() { _procd_noop; }"
 done
 unset _name
 
