@@ -295,10 +295,6 @@ class KernelEvents:
         if self._thread:
             self._thread.join(5)
 
-    def find(self, made: dict[str, Any]) -> KernelFlow | None:
-        """Return the event of a flow that send_traffic() reported."""
-        return next((flow for flow in self.flows if flow.key == made_key(made)), None)
-
 
 def made_key(made: dict[str, Any]) -> Key:
     """Return the key of a flow that send_traffic() reported."""

@@ -17,7 +17,6 @@ from wrtflow import collector, health, parsers
 from wrtflow.parse import LINE
 
 MAC = "02-00-00-00-00-20"
-CUT = line("DESTROY")[:-3]
 
 
 def on_disk(chain):

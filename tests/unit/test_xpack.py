@@ -141,13 +141,13 @@ class TestAuthentication:
 
     def test_the_bootstrap_password_ends_with_the_first_real_one(self, node):
         assert node.ask("POST", "/_security/user/elastic/_password", {"password": "another"}).status == 200
-        assert node.ask("GET", "/_license").status == 401
+        assert node.ask("GET", "/_security/_authenticate").status == 401
         node.headers["elastic"] = "Basic " + base64.b64encode(b"elastic:another").decode()
-        assert node.ask("GET", "/_license").status == 200
+        assert node.ask("GET", "/_security/_authenticate").status == 200
 
     def test_a_disabled_user_stays_out(self, node):
         node.user("wrtflow", "viewer")
-        node.ask("PUT", "/_security/user/wrtflow/_disable")
+        node.ask("PUT", "/_security/user/wrtflow", {"password": "long enough", "roles": [], "enabled": False})
         assert node.ask("GET", "/_security/_authenticate", user="wrtflow").status == 401
 
     def test_an_invalidated_key_stays_out(self, node):
@@ -214,7 +214,7 @@ class TestPrivileges:
             ("cluster:monitor/main", ["monitor", "manage", "all"]),
             ("cluster:admin/ilm/get", ["read_ilm", "manage_ilm", "manage", "all"]),
             ("cluster:admin/xpack/security/user/put", ["manage_security", "all"]),
-            ("cluster:admin/xpack/security/api_key/update", ["manage_api_key", "manage_security", "all"]),
+            ("cluster:admin/xpack/security/api_key/grant", ["manage_api_key", "manage_security", "all"]),
             ("indices:admin/index_template/put", ["manage_index_templates", "manage", "all"]),
         ],
     )
@@ -247,7 +247,7 @@ class TestPrivileges:
             (["manage"], "PUT", "/network-2026.12", True),
             (["manage"], "PUT", f"/{MONTH}/_settings", True),
             (["manage"], "GET", f"/{MONTH}/_search", False),
-            (["all"], "POST", f"/{MONTH}/_forcemerge", True),
+            (["all"], "DELETE", f"/{MONTH}", True),
             (["all"], "PUT", "/_cluster/settings", False),
         ],
     )

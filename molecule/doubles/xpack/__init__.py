@@ -2,7 +2,7 @@
 
 Stands for: Elasticsearch's default distribution 9.2 where only its core is to be had (Maven Central has no X-Pack):
 TLS on the HTTP port, users, roles, API keys and service tokens, privileges on every request, lifecycle policies,
-``/``, ``_license`` and ``_xpack``. Documents, searches, mappings and templates are the real core's: they are passed
+snapshot policies and ``/``. Documents, searches, mappings and templates are the real core's: they are passed
 through, and never looked at beyond what authorization needs (index names and bulk actions).
 
 Behaves as: Elastic's reference documentation 9.x says (chapters "REST APIs / Security", "Security privileges",

@@ -59,14 +59,6 @@ class Front:
         match parts:
             case []:
                 return self._main()
-            case ["_license"]:
-                return answer(
-                    {"license": {"status": "active", "uid": "0", "type": "basic", "max_nodes": 1000}}
-                )
-            case ["_xpack"]:
-                features = {"security": bool(subject), "ilm": True}
-                shown = {name: {"available": True, "enabled": on} for name, on in features.items()}
-                return answer({"license": {"type": "basic", "status": "active"}, "features": shown})
             case ["_migration", "deprecations"]:
                 return answer(self._store.deprecations())
             case ["_security", *rest] if subject:
@@ -83,8 +75,8 @@ class Front:
                 return self._lifecycle.template(request, name)
             case ["_index_template"] if request.method == "GET":
                 return self._lifecycle.template(request, "*")
-            case ["_settings"] | [_, "_settings"]:
-                return self._lifecycle.settings(request, path, parts[0] if len(parts) > 1 else "*")
+            case [index, "_settings"]:
+                return self._lifecycle.settings(request, path, index)
             case [index] if request.method == "PUT" and not index.startswith("_"):
                 return self._lifecycle.create(request, index)
             case [index] if request.method == "DELETE" and not index.startswith("_"):
@@ -116,9 +108,6 @@ class Front:
             raise denied(subject, action, want.indices)
         if action == "indices:data/write/bulk":
             return request.path
-        if action.endswith("msearch"):
-            self._authorize_msearch(request, subject, action, want.indices or [])
-            return request.path
         if action.startswith("indices:data/write/index") and want.indices:
             self._authorize_auto_create(subject, want.indices[0])
         return self._narrow(request, subject, action, want)
@@ -130,8 +119,6 @@ class Front:
         expression = ",".join(kept) or "*,-*"
         if want.span:
             return request.path[: want.span[0]] + expression + request.path[want.span[1] :]
-        if request.path.startswith("/_cat"):
-            return f"{request.path}/{expression}"
         return f"/{expression}{request.path}"
 
     def _granted(self, subject: Subject, action: str, expressions: list[str]) -> list[str] | None:
@@ -150,13 +137,6 @@ class Front:
                 names = [entry["name"] for entry in found.get("indices", [])]
                 kept += [name for name in names if subject.may_on(action, name)]
         return kept
-
-    def _authorize_msearch(self, request: Request, subject: Subject, action: str, default: list[str]) -> None:
-        for line in request.body.splitlines()[::2]:
-            index = json.loads(line or b"{}").get("index") or default or ["*"]
-            names = index.split(",") if isinstance(index, str) else index
-            if self._granted(subject, action, names) is not None:
-                raise denied(subject, action, names)
 
     def _authorize_auto_create(self, subject: Subject, index: str) -> None:
         if not subject.may_on(AUTO_CREATE, index) and self._core.ask("HEAD", "/" + quote(index)).status != OK:

@@ -28,8 +28,6 @@ class Lifecycle:
         """Answer ``/_ilm/…``."""
         kept = self._store["policies"]
         match request.method, parts:
-            case "GET", ["status"]:
-                return answer({"operation_mode": "RUNNING"})
             case "GET", ["policy"]:
                 return answer({name: self._shown(name) for name in kept})
             case "PUT", ["policy", name]:

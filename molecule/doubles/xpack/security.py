@@ -31,16 +31,14 @@ class Security:
                 return self._set_password(subject.name, body)
             case ["user", name, "_password"]:
                 return self._set_password(name, body)
-            case ["user", name, ("_enable" | "_disable") as verb]:
-                return self._put_user(name, {"enabled": verb == "_enable"}, changing=True)
             case ["user", *names]:
                 return self._users(method, names, body)
             case ["role", *names]:
                 return self._roles(method, names, body)
             case ["api_key", *names]:
                 return self._api_keys(subject, method, names, query, body)
-            case ["service", space, account, "credential", *rest]:
-                return self._tokens(f"{space}/{account}", method, rest)
+            case ["service", space, account, "credential", "token", name]:
+                return self._tokens(f"{space}/{account}", method, name)
         raise bad_request(f"no handler found for uri [/_security/{'/'.join(parts)}] and method [{method}]")
 
     def _about(self, subject: Subject) -> dict[str, Any]:
@@ -88,7 +86,7 @@ class Security:
             "enabled": user.get("enabled", True),
         }
 
-    def _put_user(self, name: str, body: dict[str, Any], changing: bool = False) -> Answer:
+    def _put_user(self, name: str, body: dict[str, Any]) -> Answer:
         known = self._store["users"].get(name, {})
         unknown = set(body) - {
             "password",
@@ -112,11 +110,11 @@ class Security:
                 "Validation Failed: 1: password must be specified unless you are updating an existing user;",
                 "validation_exception",
             )
-        if "roles" not in body and not changing:
+        if "roles" not in body:
             raise bad_request(
                 "Validation Failed: 1: roles are missing;", "action_request_validation_exception"
             )
-        user = {"enabled": True, "metadata": {}, **(known if changing else {}), **body}
+        user = {"enabled": True, "metadata": {}, **body}
         user["hash"] = digest(user.pop("password")) if "password" in user else known["hash"]
         new = self._store.put("users", name, user)
         return answer({"created": new})
@@ -152,8 +150,6 @@ class Security:
     ) -> Answer:
         if names == ["grant"]:
             return self._grant_api_key(body or {})
-        if names:
-            return self._update_api_key(names[0], body or {})
         if method in ("PUT", "POST"):
             return self._create_api_key(subject, body or {})
         wanted = body or {} if method == "DELETE" else query
@@ -225,34 +221,10 @@ class Security:
         pair = f"{body.get('username')}:{body.get('password')}"
         return self._create_api_key(self._authentication.of_password(pair), body.get("api_key") or {})
 
-    def _update_api_key(self, key_id: str, body: dict[str, Any]) -> Answer:
-        key = self._store["api_keys"].get(key_id)
-        if not key:
-            raise RefusedError(
-                404,
-                "resource_not_found_exception",
-                f"no API key owned by requesting user found for ID [{key_id}]",
-            )
-        changed = dict(key)
-        if "role_descriptors" in body:
-            changed["role_descriptors"] = {n: check_role(r) for n, r in body["role_descriptors"].items()}
-        if "metadata" in body:
-            changed["metadata"] = body["metadata"]
-        if changed != key:
-            self._store.put("api_keys", key_id, changed)
-        return answer({"updated": changed != key})
-
-    def _tokens(self, account: str, method: str, rest: list[str]) -> Answer:
+    def _tokens(self, account: str, method: str, name: str) -> Answer:
         if account not in SERVICE_ACCOUNTS:
             raise bad_request(f"the [{account}] service account is not known", "validation_exception")
         tokens = self._store["tokens"]
-        if method == "GET":
-            names = [name.rsplit("/", 1)[1] for name in tokens if name.startswith(account + "/")]
-            return answer(
-                {"service_account": account, "count": len(names), "tokens": {name: {} for name in names},
-                 "nodes_credentials": {"_nodes": {"total": 1, "successful": 1, "failed": 0}, "file_tokens": {}}}
-            )  # fmt: skip
-        name = rest[1] if len(rest) > 1 else f"token_{int(time.time() * 1000)}"
         full = f"{account}/{name}"
         if method == "DELETE":
             if full in tokens:

@@ -17,25 +17,15 @@ SSL = ("enabled", "key", "certificate", "certificate_authorities", "client_authe
        "supported_protocols", "cipher_suites", "keystore.path", "keystore.type", "truststore.path",
        "truststore.type")  # fmt: skip
 
-# What the default distribution knows besides the core (its modules and X-Pack), as far as a small house needs it.
-# Any other name reaches the core, which refuses to start with a setting that it does not know, as Elasticsearch does.
+# The settings of X-Pack and of Elasticsearch's modules that roles and tests set. Any other name reaches the core, which
+# does not start with an unknown setting, as Elasticsearch does not.
 KNOWN = (
     "xpack.security.enabled",
     "xpack.security.autoconfiguration.enabled",
     "xpack.security.enrollment.enabled",
-    "xpack.security.authc.api_key.enabled",
-    "xpack.security.authc.token.enabled",
-    "xpack.security.audit.enabled",
     *(f"xpack.security.{layer}.ssl.{name}" for layer in ("http", "transport") for name in SSL),
-    "xpack.license.self_generated.type",
     "xpack.ml.enabled",
-    "xpack.profiling.enabled",
-    "xpack.watcher.enabled",
-    "xpack.monitoring.collection.enabled",
     "ingest.geoip.downloader.enabled",
-    "indices.lifecycle.poll_interval",
-    "slm.retention_schedule",
-    "reindex.remote.whitelist",
 )
 
 

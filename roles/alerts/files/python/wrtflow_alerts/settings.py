@@ -25,7 +25,6 @@ class Settings:
     index_prefix: str = "network"
     kibana_url: str = ""
     timezone: str = ""
-    state_directory: str = "/var/lib/wrtflow"
     webhook_url: str = field(default="", repr=False)
     webhook_token: str = field(default="", repr=False)
     ntfy_url: str = field(default="", repr=False)
