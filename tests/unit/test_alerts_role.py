@@ -1,12 +1,10 @@
 """The role alerts: what its preflight refuses, with what to do, and that secrets stay secret."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from play import run
 
 ROLE = Path(__file__).parents[2] / "roles/alerts"
 
@@ -18,21 +16,14 @@ def preflight(folder: Path, changed: dict) -> tuple[int, str]:
         (folder / "secrets" / name).touch()
     play = {
         "hosts": "localhost",
-        "connection": "local",
         "gather_facts": False,
         "vars_files": [str(ROLE / "defaults/main.yml"), str(ROLE / "vars/main.yml")],
         "tasks": yaml.safe_load((ROLE / "tasks/preflight.yml").read_text()),
     }
-    (folder / "play.yml").write_text(yaml.safe_dump([play]))
     variables = {
-        "role_path": str(ROLE), "alerts_secrets_dir": str(folder / "secrets"), "__alerts_sendmail": "/none",
-        "ansible_python_interpreter": sys.executable, **changed,
+        "role_path": str(ROLE), "alerts_secrets_dir": str(folder / "secrets"), "__alerts_sendmail": "/none", **changed,
     }  # fmt: skip
-    done = subprocess.run(
-        ["ansible-playbook", "--inventory", "localhost,", "--extra-vars", json.dumps(variables), "play.yml"],
-        cwd=folder, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return done.returncode, " ".join(done.stdout.split())
+    return run(folder, play, variables)
 
 
 def test_the_defaults_are_fit(tmp_path):

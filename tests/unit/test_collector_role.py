@@ -1,14 +1,11 @@
 """roles/syslog_ng: what its templates make of the defaults and of an inventory."""
 
-import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from play import run
 from wrtflow import settings
 
 PROJECT = Path(__file__).parents[2]
@@ -34,33 +31,18 @@ HOUSES: dict[str, dict] = {
 }
 
 
-def run_play(folder: Path, play: dict, routers: dict = ROUTERS) -> subprocess.CompletedProcess[str]:
-    """Run a play for the collector of a house with three routers."""
-    machine = {
-        "hosts": {"logserver": {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}}
-    }
+def run_play(
+    folder: Path, play: dict, changed: dict | None = None, routers: dict = ROUTERS
+) -> tuple[int, str]:
+    """Run a play for the collector of a house with three routers; return the exit code and the last messages."""
+    machine = {"hosts": {"logserver": {}}}
     inventory = {
         "collector": machine,
         "storage": machine,
         "dashboards": machine,
         "routers": {"hosts": routers},
     }
-    (folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
-    (folder / "play.yml").write_text(json.dumps([play]))
-    extra = [f"--extra-vars=@{path}" for path in folder.glob("extra.yml")]
-    return subprocess.run(
-        [
-            Path(sys.executable).parent / "ansible-playbook",
-            "-i",
-            folder / "hosts.yml",
-            folder / "play.yml",
-            *extra,
-        ],
-        env=os.environ | {"ANSIBLE_STDOUT_CALLBACK": "ansible.posix.json"},
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    return run(folder, play, changed, inventory)
 
 
 # What they all have.
@@ -97,15 +79,16 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "mode": "0644",
     }
     tasks = [task for house, changed in HOUSES.items() for task in render(folder, house, changed)]
-    ended = run_play(folder, play | {"tasks": [*tasks, {"ansible.builtin.copy": written}]})
-    assert ended.returncode == 0, ended.stdout
+    code, said = run_play(folder, play | {"tasks": [*tasks, {"ansible.builtin.copy": written}]})
+    assert code == 0, said
     assert settings.load(folder / "x.json").names.local_domains == ("lan", "home.arpa")
     for house, garden in (
         ("udp", {"wrtflow_syslog_transport": "udp"}),
         ("one_udp", {"openwrt_collector_transport": "udp"}),
     ):
-        ended = run_play(folder, play | {"tasks": render(folder, house, {})}, ROUTERS | {"garden": garden})
-        assert ended.returncode == 0, ended.stdout
+        tasks = render(folder, house, {})
+        code, said = run_play(folder, play | {"tasks": tasks}, routers=ROUTERS | {"garden": garden})
+        assert code == 0, said
     return {path.name: path.read_text() for path in [*folder.glob("*.conf"), *folder.glob("*.nft")]}
 
 
@@ -202,10 +185,6 @@ def test_preflight_says_what_is_wrong_before_anything_is_changed(tmp_path, chang
         "vars": {"role_path": str(ROLE)},
         "tasks": tasks[first : last + 1],
     }
-    (tmp_path / "extra.yml").write_text(
-        yaml.safe_dump({f"syslog_ng_{name}": value for name, value in changed.items()})
-    )
-    ended = run_play(tmp_path, play)
-    assert ended.returncode == 2
-    told = " ".join(json.loads(ended.stdout)["plays"][0]["tasks"][-1]["hosts"]["logserver"]["msg"].split())
+    code, told = run_play(tmp_path, play, {f"syslog_ng_{name}": value for name, value in changed.items()})
+    assert code == 2
     assert [part for part in said if part not in told] == []
