@@ -6,10 +6,11 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from naming import until
 from wrtflow import health
 
 
@@ -26,15 +27,6 @@ def no_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "_reports", {})
     monkeypatch.setattr(health, "_writer", None)
     monkeypatch.setattr(health, "_PERIOD", 3600)
-
-
-def until(condition: Callable[[], object]) -> None:
-    waiting = threading.Event()
-    for _ in range(500):
-        if condition():
-            return
-        waiting.wait(0.01)
-    pytest.fail("did not become true within 5 s")
 
 
 def test_a_condition_says_changes_and_nothing_else(
