@@ -13,12 +13,16 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import lab
 import pytest
 
 #: Where the table is kept until the end.
 TABLE: pytest.StashKey[list] = pytest.StashKey()
+
+#: What answers in Elasticsearch's place.
+BULK = Path(__file__).parents[2] / "doubles/bulk/bulk.py"
 
 #: Seconds of a short and of a long outage.
 MOMENT, MINUTES = 8, 90
@@ -105,6 +109,44 @@ def elasticsearch_killed() -> Iterator[None]:
     lab.wait_for("Elasticsearch to be gone", lambda: pid("elasticsearch") == "0", 30)
     waits()
     server("systemctl", "start", "elasticsearch")
+
+
+def elasticsearch_stalls() -> Iterator[None]:
+    """Elasticsearch takes requests and answers none of them until the collector's request has timed out."""
+    yield
+    server("systemctl", "kill", "--signal=STOP", "elasticsearch")
+    waits()
+    server("systemctl", "kill", "--signal=CONT", "elasticsearch")
+
+
+_INSTEAD = """
+cat /etc/elasticsearch/certs/http.crt /etc/elasticsearch/certs/http.key >/run/bulk.pem
+systemd-run --quiet --unit=fault-bulk python3 /root/bulk.py --port 9201 --certificate /run/bulk.pem --api-key "$1"
+until curl --silent --fail --insecure --request PUT --data '{"status": 503, "type": "unavailable"}' https://127.0.0.1:9201/_double
+do sleep 0.1; done
+nft --file - <<'END'
+add table ip fault
+add chain ip fault divert { type nat hook output priority -100; }
+add rule ip fault divert ip daddr 10.77.0.10 tcp dport 9200 redirect to :9201
+# Connections from before are not diverted: they end.
+add chain ip fault cut { type filter hook output priority 0; }
+add rule ip fault cut ip daddr 10.77.0.10 tcp dport 9200 reject with tcp reset
+END
+"""
+
+
+def elasticsearch_answers_503() -> Iterator[None]:
+    """Another server answers in Elasticsearch's place, and refuses each request with 503."""
+    yield
+    lab.put("logserver", "/root/bulk.py", BULK.read_bytes())
+    server("sh", "-ec", _INSTEAD, "sh", lab.secret("collector.api-key"))
+    try:
+        waits()
+        assert "503" in record()["delivery"]["reason"]
+    finally:
+        server(
+            "sh", "-c", "nft delete table ip fault; systemctl stop fault-bulk; rm /root/bulk.py /run/bulk.pem"
+        )
 
 
 def month_blocked() -> Iterator[None]:
@@ -322,6 +364,8 @@ FAULTS = [
     Fault("Elasticsearch stopped", elasticsearch_stopped),
     Fault("Elasticsearch stopped for long", lambda: elasticsearch_stopped(MINUTES), long=True),
     Fault("Elasticsearch killed", elasticsearch_killed, long=True),
+    Fault("Elasticsearch stalls", elasticsearch_stalls, long=True),
+    Fault("503 instead of Elasticsearch's answer", elasticsearch_answers_503, long=True),
     Fault("month's index blocked", month_blocked),
     Fault("disk at the flood stage", disk_at_the_flood_stage, long=True),
     Fault("key revoked, made again by a run", key_revoked, long=True),
