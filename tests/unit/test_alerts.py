@@ -317,7 +317,9 @@ class TestChain:
         assert house.look(1, lines=False) == ["attic is silent: no line has come for 30 minutes"]
         assert house.receiver.messages[0]["since"] == iso(NOW)
         assert house.receiver.messages[0]["device"] == "attic"
-        assert "observer.hostname" in house.receiver.messages[0]["link"]
+        link = house.receiver.messages[0]["link"]
+        assert "wrtflow-health?" in link
+        assert "observer.hostname" in link
         # A restart of syslog-ng brings no line, and its counter begins at 0.
         house.record["pid"], house.lines = 2, 0
         assert house.look(5, lines=False) == []

@@ -158,9 +158,12 @@ def test_the_doctor_names_what_is_broken_and_its_mend():
         for command in BREAKAGES:
             lab.run("logserver", "sh", "-c", command)
             broken.append(command)
-        code, said = doctor("--limit", "logserver")
+        # Nobody has turned the lab's alerts on: to the doctor they are broken as soon as somebody wants them.
+        code, said = doctor("--limit", "logserver", "--extra-vars", "alerts_webhook_url=http://10.77.0.20:8099/")
     finally:
         for command in broken:
             lab.run("logserver", "sh", "-c", BREAKAGES[command][0])
     assert code != 0
-    assert [sentence for _, sentence in BREAKAGES.values() if sentence not in said] == []
+    sentences = [sentence for _, sentence in BREAKAGES.values()]
+    sentences.append("WRONG: wrtflow-alerts.timer does not run: systemctl enable --now wrtflow-alerts.timer")
+    assert [sentence for sentence in sentences if sentence not in said] == []

@@ -90,7 +90,7 @@ class Watch:
         rule = self._rules[known["rule"]]
         known["title"] = rule.say.format(device=known["device"], what=known["what"])
         look = message.link(
-            self._settings, "home", known["since"] - 3600, now, observer__hostname=known.get("router")
+            self._settings, "health", known["since"] - 3600, now, observer__hostname=known.get("router")
         )
         self._put(
             ALERT, rule.name, known["device"], known["what"], known["since"], known["title"], [rule.do], look
@@ -103,7 +103,7 @@ class Watch:
         span = f"{minutes} min" if minutes < 120 else f"{round(minutes / 60)} h"
         end = self._settings.clock(known["gone"])
         look = message.link(
-            self._settings, "home", known["since"] - 3600, known["gone"] + 3600, observer__hostname=known.get("router")
+            self._settings, "health", known["since"] - 3600, known["gone"] + 3600, observer__hostname=known.get("router")
         )  # fmt: skip
         said = f'"{known["title"]}" is over since {end}, after {span}.'
         self._put(WELL, known["rule"], known["device"], known["what"], known["since"], title, [said], look)
