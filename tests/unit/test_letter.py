@@ -68,18 +68,6 @@ class TestFigures:
     def test_an_empty_house(self, core):
         assert letter.figures(storage.Storage(SETTINGS), NOW, 7) == Figures(NOW - 7 * DAY, NOW)
 
-    @pytest.mark.parametrize(
-        ("now", "before", "dropped"), [(7, {}, 7), (7, {"dropped": 5}, 2), (1, {"dropped": 5}, 1)]
-    )
-    def test_losses_are_those_since_the_letter_before(self, now, before, dropped):
-        found = Figures(0, 1)
-        kept = letter.losses(
-            found, {"queue": {"dropped_ever": now}, "delivery": {"spool": {"documents": 3}}}, before
-        )
-        assert (found.dropped, found.lost, found.kept) == (dropped, None, 3)
-        assert kept == {"dropped": now}
-        assert letter.losses(found, {}, before) == before
-
 
 def figures(**more) -> Figures:
     traffic = [
@@ -97,7 +85,10 @@ def figures(**more) -> Figures:
 class TestWords:
     def test_a_letter(self):
         written = page.write(
-            SETTINGS, figures(timeouts=1, dropped=2, lost=0, kept=3), ["state: the disk is full"], "https://k"
+            SETTINGS,
+            figures(timeouts=1, losses=["2 documents were dropped: the disk buffer was full"]),
+            ["state: the disk is full"],
+            "https://k",
         )
         assert written.subject == (
             "Your network, Tue 24 Nov to Tue 1 Dec: 1 new device, camera sent far more than usual,"
@@ -176,11 +167,19 @@ class TestTool:
                 "sendmail": str(program),
             }
             (tmp_path / "settings.json").write_text(json.dumps(known | settings))
-            (tmp_path / "health.json").write_text(
-                json.dumps({"queue": {"dropped_ever": 4}, "delivery": {"lost": 1}})
-            )
-            os.utime(tmp_path / "health.json", (NOW, NOW))
-            paths = {"settings": "settings.json", "state": ".", "health": "health.json"}
+            told = {
+                "health": {"faults": ["the disk is full"]},
+                "ledger": {
+                    "differences": [
+                        {"lost": True, "what": "4 documents were dropped"},
+                        {"lost": False, "what": "1 document was sent twice"},
+                    ]
+                },
+            }
+            for name, record in told.items():
+                (tmp_path / f"{name}.json").write_text(json.dumps(record))
+                os.utime(tmp_path / f"{name}.json", (NOW, NOW))
+            paths = {"settings": "settings.json", "health": "health.json", "ledger": "ledger.json"}
             return report.main([*arguments, *(f"--{name}={tmp_path / path}" for name, path in paths.items())])
 
         return run
@@ -189,7 +188,9 @@ class TestTool:
         assert run() == 0
         said = capsys.readouterr().out
         assert said.startswith("Your network, ")
-        assert "4 connections got lost" in said
+        assert "- The disk is full." in said
+        assert "- 4 documents were dropped." in said
+        assert "sent twice" not in said
         assert run("--html") == 0
         assert capsys.readouterr().out.startswith("<!DOCTYPE html>")
         assert run("--json", "--days", "3") == 0
@@ -201,11 +202,7 @@ class TestTool:
         assert (tmp_path / "arguments").read_text() == "-i -- a@example.org b@example.org\n"
         assert sent["Subject"].startswith("Your network, ")
         assert [part.get_content_type() for part in sent.iter_parts()] == ["text/plain", "text/html"]
-        assert "4 connections got lost" in sent.get_body(("plain",)).get_content()
-        # The next one tells what was lost since.
-        assert run("--mail", letter_to=["a@example.org"]) == 0
-        sent = message_from_string((tmp_path / "mail").read_text(), policy=policy.default)
-        assert "got lost" not in sent.get_body(("plain",)).get_content()
+        assert "4 documents were dropped" in sent.get_body(("plain",)).get_content()
 
     def test_a_letter_to_nobody_and_a_broken_sendmail_say_so(self, run, tmp_path, capsys):
         assert run("--mail") == 1
@@ -213,4 +210,3 @@ class TestTool:
         (tmp_path / "sendmail").write_text("#!/bin/sh\nexit 75\n")
         assert run("--mail", letter_to=["a@example.org"]) == 1
         assert "ended with 75" in capsys.readouterr().err
-        assert not (tmp_path / "letter.json").exists()

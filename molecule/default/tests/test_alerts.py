@@ -93,7 +93,6 @@ def hook(tmp_path_factory):
         "/usr/sbin/sendmail",
         "/var/spool/sent",
         "/var/lib/wrtflow-alerts",
-        "/var/lib/wrtflow-report",
     )
     client.exec_run(["pkill", "-f", "/run/webhook.py"])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import typing
 from dataclasses import dataclass, field
 
 from wrtflow_alerts import house
@@ -79,10 +78,7 @@ class Figures:
     outbound: int = 0
     unnamed: int = 0  # of those
     timeouts: int = 0  # flows whose end, and so whose bytes, nobody saw
-    # Documents that never reached Elasticsearch since the letter before; None: nobody can tell.
-    dropped: int | None = None
-    lost: int | None = None
-    kept: int = 0  # documents that wait in the spool
+    losses: list[str] = field(default_factory=list)  # what the ledger says was lost on the way
 
     @property
     def whole(self) -> bool:
@@ -219,21 +215,3 @@ def _sites(found: Figures, first: dict[tuple[str, str], float], strangers: set[s
             by_device.setdefault(device, []).append((-size, site))
     for device, sites in sorted(by_device.items(), key=lambda each: (-len(each[1]), each[0])):
         found.new_sites[device] = Sites(len(sites), [site for _, site in sorted(sites)[:_LARGEST]])
-
-
-def losses(found: Figures, record: Json, before: Json) -> Json:
-    """Read from the health record what the chain lost since the letter before. Returns what the next one has to know.
-
-    before: what the last letter returned; empty for the first one, which tells everything since the collector's start.
-    """
-    counters = {}
-    for name, part, key in (("dropped", "queue", "dropped_ever"), ("lost", "delivery", "lost")):
-        value = record.get(part, {}).get(key) if isinstance(record.get(part), dict) else None
-        if isinstance(value, int):
-            last = before.get(name, 0)
-            setattr(found, name, value - last if value >= last else value)
-            counters[name] = value
-    delivery = record.get("delivery")
-    spool: typing.Any = delivery.get("spool") if isinstance(delivery, dict) else None
-    found.kept = int(spool.get("documents") or 0) if isinstance(spool, dict) else 0
-    return {**before, **counters}

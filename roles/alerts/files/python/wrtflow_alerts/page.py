@@ -176,19 +176,7 @@ def _gaps(found: Figures) -> list[str]:
         lines.append(
             f"wrtflow did not see the end of {found.timeouts} connection{_s(found.timeouts)}: those bytes are missing."
         )
-    if found.dropped:
-        lines.append(
-            f"{found.dropped} connection{_s(found.dropped)} got lost: Elasticsearch was away until the collector's"
-            " buffer was full."
-        )
-    if found.lost:
-        lines.append(f"{found.lost} connection{_s(found.lost)} that Elasticsearch had refused got lost.")
-    if found.kept:
-        lines.append(
-            f"Elasticsearch refused {found.kept} connection{_s(found.kept)}. They are kept: see `wrtflow spool list` on"
-            " the collector."
-        )
-    return lines
+    return lines + [_sentence(loss) for loss in found.losses]
 
 
 def _block(heading: str, lines: list[str], count: int = 0) -> Block | None:

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import time
 import typing
-from pathlib import Path
 
 from wrtflow_alerts import letter, message, page, post, watch
 from wrtflow_alerts.settings import FILE, Settings
@@ -38,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     form.add_argument("--mail", action="store_true", help="send it, as text and HTML")
     parser.add_argument("--settings", default=FILE, help=f"default: {FILE}")
     parser.add_argument("--health", default="/run/wrtflow-report.health.json", help=argparse.SUPPRESS)
-    parser.add_argument("--state", default=os.environ.get("STATE_DIRECTORY", "/var/lib/wrtflow-report"))
+    parser.add_argument("--ledger", default="/run/wrtflow-report.ledger.json", help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
     if not 0 < chosen.days <= 366:
         parser.error("--days is from 1 to 366")
@@ -51,14 +50,14 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _report(settings: Settings, chosen: argparse.Namespace) -> int:
     now = time.time()
-    memory = Path(chosen.state) / "letter.json"
     found = letter.figures(Storage(settings), now, chosen.days)
-    record = _health(chosen.health, now)
-    kept = letter.losses(found, record, _read(memory))
+    health = _told(["health"], chosen.health, now)
+    ledger = _told(["ledger", f"--since={chosen.days * 24:.0f}h"], chosen.ledger, now)
+    found.losses = [str(each["what"]) for each in ledger.get("differences", []) if each["lost"]]
     if chosen.json:
         print(json.dumps(dataclasses.asdict(found), indent=1))
         return 0
-    faults = [str(fault) for fault in record.get("faults", [])]
+    faults = [str(fault) for fault in health.get("faults", [])]
     link = message.link(settings, "home", found.begin, found.end)
     written = page.write(settings, found, faults, link)
     if chosen.mail:
@@ -71,7 +70,6 @@ def _report(settings: Settings, chosen: argparse.Namespace) -> int:
         mail.set_content(page.as_text(written))
         mail.add_alternative(page.as_html(written), subtype="html")
         post.send_mail(settings, mail, settings.letter_to)
-        memory.write_text(json.dumps(kept), encoding="utf-8")
     else:
         print(
             page.as_html(written) if chosen.html else f"{written.subject}\n\n{page.as_text(written)}", end=""
@@ -79,23 +77,15 @@ def _report(settings: Settings, chosen: argparse.Namespace) -> int:
     return 0
 
 
-def _health(path: str, now: float) -> Json:
-    """Return the record that the unit has put there, or what the collector's command says where this is root."""
+def _told(command: list[str], file: str, now: float) -> Json:
+    """Return what the collector's command says where this is root; else what the unit has put into the file."""
     if os.geteuid() == 0 and os.access(_COLLECTOR, os.X_OK):
-        done = subprocess.run([_COLLECTOR, "health", "--json"], capture_output=True, check=False, timeout=60)
+        done = subprocess.run([_COLLECTOR, *command, "--json"], capture_output=True, check=False, timeout=60)
         try:
             return typing.cast(Json, json.loads(done.stdout))
         except ValueError:
             return {}
-    return watch.record(path, now)
-
-
-def _read(path: Path) -> Json:
-    try:
-        read = json.loads(path.read_text(encoding="utf-8"))
-        return {name: int(value) for name, value in read.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}
+    return watch.record(file, now)
 
 
 if __name__ == "__main__":

@@ -103,8 +103,12 @@ class Watch:
         span = f"{minutes} min" if minutes < 120 else f"{round(minutes / 60)} h"
         end = self._settings.clock(known["gone"])
         look = message.link(
-            self._settings, "health", known["since"] - 3600, known["gone"] + 3600, observer__hostname=known.get("router")
-        )  # fmt: skip
+            self._settings,
+            "health",
+            known["since"] - 3600,
+            known["gone"] + 3600,
+            observer__hostname=known.get("router"),
+        )
         said = f'"{known["title"]}" is over since {end}, after {span}.'
         self._put(WELL, known["rule"], known["device"], known["what"], known["since"], title, [said], look)
 
