@@ -115,7 +115,7 @@ def _document_faults(made: dict[str, Any], kernel: lab.KernelFlow, document: dic
         for name, value in expected.items()
         if get(document, name) != value
     ]
-    start, end = get(document, "event.start"), get(document, "event.end")
+    start, end = get(document, "event.start"), get(document, "@timestamp")
     if not start or start > end:
         wrong.append(f"starts {start} and ends {end}")
     else:

@@ -81,7 +81,7 @@ def fields() -> str:
     return (
         HEAD
         + _table(("field", "type", "in", "what it holds"), *rows)
-        + "\nThe article's names work in every query, as aliases:\n\n"
+        + "\nThese names work in every query, as aliases. All but `event.end` are the article's.\n\n"
         + _table(("alias", "field"), *aliases)
     )
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import calendar
 import datetime
-import hashlib
 import http.client
 import itertools
 import json
@@ -93,41 +92,37 @@ class Flow:
         site, start = self.site, datetime.datetime.fromtimestamp(self.start / 1000, datetime.UTC)
         name = DEVICES[self.device]
         return {
-            "@timestamp": iso(self.end),
             "ecs": {"version": "8.17.0"},
+            "observer": {"hostname": "OpenWrt", "type": "router"},
             "event": {
                 "kind": "event", "category": ["network"], "type": ["connection", "end"], "action": "flow-end",
-                "start": iso(self.start), "end": iso(self.end), "duration": (self.end - self.start) * 1_000_000,
+                "start": iso(self.start), "duration": (self.end - self.start) * 1_000_000,
             },
-            "observer": {"hostname": "OpenWrt", "type": "router"},
-            "network": {
-                "transport": "udp" if self.udp else "tcp", "iana_number": "17" if self.udp else "6", "type": "ipv4",
-                "bytes": self.up + self.down, "packets": self.packets_up + self.packets_down, "direction": "outbound",
+            "@timestamp": iso(self.end),
+            "device": {"manufacturer": MAKERS[self.device % len(MAKERS)]},
+            "wrtflow": {
+                "domain_source": "dns", "device": name, "hour": start.hour, "weekday": start.isoweekday(),
             },
             "source": {
-                "ip": f"192.168.1.{20 + self.device}", "port": self.port, "bytes": self.up, "packets": self.packets_up,
-                "mac": f"00-00-5E-00-53-{self.device:02X}", "domain": name, "nat": {"ip": "198.51.100.7"},
+                "ip": f"192.168.1.{20 + self.device}", "mac": f"00-00-5E-00-53-{self.device:02X}", "domain": name,
+                "nat": {"ip": "198.51.100.7"}, "port": self.port, "bytes": self.up, "packets": self.packets_up,
+            },
+            "network": {
+                "type": "ipv4", "direction": "outbound", "transport": "udp" if self.udp else "tcp",
+                "iana_number": "17" if self.udp else "6", "bytes": self.up + self.down,
+                "packets": self.packets_up + self.packets_down,
             },
             "destination": {
-                "ip": site.ip, "port": site.port, "bytes": self.down, "packets": self.packets_down,
-                "domain": site.name, "registered_domain": site.registered,
+                "ip": site.ip, "port": site.port, "domain": site.name, "registered_domain": site.registered,
                 "geo": {
                     "continent_code": "EU", "country_iso_code": site.code, "country_name": site.country,
                     "region_name": site.region, "region_iso_code": site.region_code, "city_name": site.city,
                     "location": {"lat": site.lat, "lon": site.lon},
                 },
                 "as": {"number": site.network, "organization": {"name": site.owner}},
-            },
-            "device": {"manufacturer": MAKERS[self.device % len(MAKERS)]},
-            "wrtflow": {
-                "domain_source": "dns", "device": name, "hour": start.hour, "weekday": start.isoweekday(),
+                "bytes": self.down, "packets": self.packets_down,
             },
         }  # fmt: skip
-
-    def id(self) -> str:
-        """Return its id, of the form that the collector makes: two seconds, then a digest."""
-        digest = hashlib.blake2b(str(self.number).encode(), digest_size=6).digest()
-        return base64.urlsafe_b64encode((self.end // 2000 & 0xFFFFFF).to_bytes(3, "big") + digest).decode()
 
     def article(self) -> dict[str, Any]:
         """Return it as the article's chain (article.conf) writes it, with the ids of places that the article shows."""
@@ -167,6 +162,11 @@ class Flow:
             "LEGACY_MSGHDR": "ulogd[1868]: ", "HOST_FROM": "openwrt", "HOST": "openwrt", "FACILITY": "local2",
             "DATE": time.strftime("%b %d %H:%M:%S", time.gmtime(self.end / 1000)),
         }  # fmt: skip
+
+
+def ident(number: int) -> str:
+    """Return the id of a flow's document. The collector numbers flows as they start, from a number made of the time."""
+    return base64.urlsafe_b64encode((1_790_000_000_000 * 128 + number).to_bytes(6, "big")).decode()
 
 
 def iso(milliseconds: int, unit: int = 1) -> str:
@@ -274,9 +274,12 @@ def disk(server: Server) -> list[str]:
     made = list(flows(FLOWS, begin, begin + 2 * 86_400_000))
     ours_index, article_index = "network-2026.11", "article-2026.11"
 
+    by_start = sorted(made, key=lambda flow: flow.start)
+    ids = {flow.number: ident(number) for number, flow in enumerate(by_start)}
+
     def ours() -> Iterator[bytes]:
         for flow in made:
-            action = {"create": {"_index": ours_index, "_id": flow.id()}}
+            action = {"create": {"_index": ours_index, "_id": ids[flow.number]}}
             yield f"{json.dumps(action)}\n{json.dumps(flow.ours(), separators=(',', ':'))}\n".encode()
 
     def article() -> Iterator[bytes]:
@@ -329,10 +332,8 @@ def year(server: Server) -> list[str]:
         for number in range(BODIES * BATCH):
             end = begin * 1000 + int((number + chance.random()) * step)
             index = time.strftime("network-%Y.%m", time.gmtime(end / 1000))
-            unique = (end // 2000 & 0xFFFFFF).to_bytes(3, "big") + chance.randbytes(6)
-            action = (
-                f'{{"create":{{"_index":"{index}","_id":"{base64.urlsafe_b64encode(unique).decode()}"}}}}'
-            )
+            # Layers take turns: at most a thousand of them.
+            action = f'{{"create":{{"_index":"{index}","_id":"{ident(number * 1000 + layer)}"}}}}'
             text, length = pool[chance.randrange(len(pool))]
             lines.append(f"{action}\n{text % {'end': iso(end), 'start': iso(end - length)}}\n".encode())
         server.fill(batched(iter(lines)))

@@ -309,8 +309,8 @@ class Collector:
         for action, text in zip(lines[0::2], lines[1::2], strict=True):
             index, ident = json.loads(action)["create"].values()
             document = json.loads(text)
-            assert re.fullmatch(r"[A-Za-z0-9_-]{12}", ident), ident
-            assert index == f"network-{document['event']['end'][:7].replace('-', '.')}", index
+            assert re.fullmatch(r"[A-Za-z0-9_-]{8}|[A-Za-z0-9_-]{12}", ident), ident
+            assert index == f"network-{document['@timestamp'][:7].replace('-', '.')}", index
             found.append({"_id": ident} | self._relative(document))
         return found
 
@@ -321,15 +321,13 @@ class Collector:
 
     def _relative(self, document: dict) -> dict:
         event, start = document["event"], None
-        assert document["@timestamp"] == event["end"]
         if "start" in event:
-            start, end = (datetime.datetime.fromisoformat(event[name]) for name in ("start", "end"))
+            start, end = map(datetime.datetime.fromisoformat, (event["start"], document["@timestamp"]))
             assert event["duration"] == round((end - start).total_seconds() * 1000) * 1_000_000
             event["start"], event["duration"] = self._named(event["start"]), "end - start"
             if start.timestamp() < self.steps[0] <= end.timestamp():
                 event["start"] = f"end - {round((end - start).total_seconds())} s"
-        event["end"] = self._named(event["end"])
-        document["@timestamp"] = event["end"]
+        document["@timestamp"] = self._named(document["@timestamp"])
         if start is not None:
             moment = start.astimezone(zoneinfo.ZoneInfo(ZONE))
             assert document["wrtflow"].pop("hour") == moment.hour

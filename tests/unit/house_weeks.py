@@ -29,7 +29,6 @@ def flow(device: str, at: float, mac: str | None = None, country: str | None = N
         "destination": {"ip": "198.51.100.7", "port": 443, "bytes": 0},
         "wrtflow": {"device": device, "domain_source": "none", "hour": 12},
     }
-    document["event"]["end"] = iso(at)
     if mac:
         document["source"]["mac"] = mac
         document["device"] = {"manufacturer": "Espressif Inc."}

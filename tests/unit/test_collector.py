@@ -214,7 +214,7 @@ def test_no_line_stops_the_chain(chains, left_out):
     for _, _, document in chain.outbox.put_:
         text = json.dumps(document)
         assert not left_out or "10.77.0.21" not in text
-        assert document["event"]["end"][:1] in "12"
+        assert document["@timestamp"][:1] in "12"
 
 
 def test_a_fault_of_ours_is_counted_and_stops_nobody(chain, monkeypatch, capfd):

@@ -215,13 +215,17 @@ class TestFields:
         assert [field for example in examples for field in asked(example) if field not in FIELDS] == []
 
     def test_what_people_choose_by_is_indexed(self):
-        """A click and a control filter a whole page, and nothing else narrows it down."""
+        """A click and a control filter a whole page, and only the time range narrows it down as well.
+
+        But for hour and weekday: each finds so many flows that to read their small columns is as quick.
+        """
         chosen = [(name, field) for name in VISUALIZATIONS for field in clicked(name)]
         chosen += [
             (name, text) for name in DASHBOARDS for key, text in strings(READABLE[name]) if key == "fieldName"
         ]
         assert len(chosen) > 20
-        assert [field for name, field in chosen if fields_of(name)[field].get("unindexed")] == []
+        unindexed = {field for name, field in chosen if fields_of(name)[field].get("unindexed")}
+        assert unindexed == {"wrtflow.hour", "wrtflow.weekday"}
 
     @pytest.mark.parametrize("name", READABLE)
     def test_a_field_without_an_index_is_asked_beside_one_that_has_it(self, name):

@@ -3,9 +3,11 @@
 import base64
 import datetime
 import json
+import re
 import time
 
 import pytest
+import storage
 from fakes import DAY, line
 from hypothesis import given
 from hypothesis import strategies as st
@@ -95,11 +97,48 @@ def test_ids_sort_by_time_and_share_their_beginning():
     assert len({one[:3] for one in ids}) == 1
 
 
+def test_the_ids_of_numbers_are_short_and_neighbours_differ_in_their_end():
+    first = 1_790_000_000_000 * 128
+    ids = [document.numbered(first + number) for number in range(5_000)]
+    assert len(set(ids)) == 5_000
+    assert all(re.fullmatch("[A-Za-z0-9_-]{8}", one) for one in ids)
+    assert len({one[:5] for one in ids}) == 1
+
+
+def test_a_number_beyond_48_bits_has_an_id():
+    assert document.numbered(1 << 62 | 7) == document.numbered(7)
+
+
+def test_the_bench_measures_documents_as_the_collector_writes_them():
+    """Field for field in the same order, which is a part of what they take on disk."""
+
+    def names(value: dict, prefix: str = "") -> list[str]:
+        return [
+            name
+            for key, inner in value.items()
+            for name in (names(inner, f"{prefix}{key}.") if isinstance(inner, dict) else [f"{prefix}{key}"])
+        ]
+
+    flow = next(storage.flows(1, MIDNIGHT, MIDNIGHT + 1))
+    measured = names(flow.ours())
+    place_json = json.dumps({name: flow.ours()["destination"][name] for name in ("geo", "as")})[1:-1]
+    home, site = place("10.77.0.21"), Place("198.18.1.80", 4, home=False, json=f",{place_json}")
+    read = Reader().read(LINE)
+    outer = place(read.reply_destination)
+    ended = Ended(Router("OpenWrt", "", ""), read, (home, site, site, outer), document.END, 0, None, None, "")
+    facts = Facts(
+        document.ROUTER, "outbound", "laptop", "00-00-5E-00-53-20", "a.b.example", "dns", False, "laptop",
+        "Laptops Inc.", "b.example",
+    )  # fmt: skip
+    written = json.loads(document.document(ended, ended.ends, 1_000, 2_500, facts, document.Calendar("UTC")))
+    assert measured == names(written)
+
+
 def test_a_flow_that_ended_before_it_began_lasted_no_time():
     """The clock was set back meanwhile."""
-    event = made(times=(5_000, 2_500))["event"]
-    assert event["start"] == event["end"]
-    assert event["duration"] == 0
+    found = made(times=(5_000, 2_500))
+    assert found["event"]["start"] == found["@timestamp"]
+    assert found["event"]["duration"] == 0
 
 
 def test_a_flow_without_a_start_has_no_duration_and_no_hour():
@@ -187,6 +226,7 @@ def test_any_name_gives_one_line_of_json_with_that_name(name, host):
 
 @given(st.integers(0, 10**18 - 1), st.integers(0, 10**18 - 1))
 def test_numbers_are_exact(sent, received):
-    found = made(LINE.replace("BYTES=3371", f"BYTES={sent}").replace("BYTES=1301", f"BYTES={received}"))
+    text = LINE.replace("BYTES=3371", "BYTES={}").replace("BYTES=1301", "BYTES={}")
+    found = made(text.format(sent, received))
     assert found["network"]["bytes"] == sent + received < 2**63
     assert (found["source"]["bytes"], found["destination"]["bytes"]) == (sent, received)

@@ -549,7 +549,7 @@ class House:
             "ecs": {"version": "8.17.0"},
             "event": {
                 "kind": "event", "category": ["network"], "type": ["connection", "end"], "action": "flow-end",
-                "start": start, "end": start + lasts, "duration": lasts * 1_000_000,
+                "start": start, "duration": lasts * 1_000_000,
             },
             "observer": {"hostname": "router", "type": "router"},
             "network": {
@@ -564,7 +564,7 @@ class House:
     def _finished(self, flow: dict[str, Any]) -> dict[str, Any]:
         """Complete a flow with what depends on earlier ones: the first contact, and who saw it."""
         event = flow["event"]
-        flow["@timestamp"] = event["end"] = _stamp(event["end"])
+        flow["@timestamp"] = _stamp(flow["@timestamp"])
         event["start"] = _stamp(event["start"])
         if flow["network"]["direction"] == "outbound":
             device, destination = flow["wrtflow"]["device"], flow["destination"]

@@ -350,7 +350,7 @@ class TestWhatAFlowIs:
         # The documents stay as they were sent, whatever the columns.
         assert (settings["mode"], settings["mapping"]["source"]["mode"]) == ("logsdb", "stored")
         assert (settings["number_of_shards"], settings["number_of_replicas"]) == ("1", "0")
-        assert settings["sort"]["field"] == ["destination.ip", "@timestamp"]
+        assert settings["sort"]["field"] == ["destination.ip", "wrtflow.device", "@timestamp"]
         about = ask("GET", f"/{INDEX}/_ilm/explain", user="reader").json()["indices"][INDEX]
         assert (about["managed"], about["policy"]) == (True, "wrtflow-flows")
 

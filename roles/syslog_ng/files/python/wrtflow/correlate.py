@@ -33,11 +33,11 @@ _ENDS_KEPT = 1_000
 # Characters of what a router tells of its boot, and ms that it takes at least.
 _BOOT = 256
 _BOOTING = 10_000
-# Flows are numbered from the ms of the start times this: no two flows of a collector have the same number. It is the id
-# of their documents, in hexadecimal: neighbours compress to little more than nothing.
+# Flows are numbered from the ms of the start times this: no two flows of a collector have the same number. The id of a
+# flow's document is its number (document.numbered).
 _NUMBERS = 128
 _LAST = 1 << 62
-_id = re.compile("[A-Za-z0-9_-]{12,16}").fullmatch
+_id = re.compile("[A-Za-z0-9_-]{8,16}").fullmatch
 _DAY = 86_400_000
 
 # The places of ORIG's source and destination and of REPLY's.
@@ -175,7 +175,7 @@ class Correlate:
             start, name, end = None, None, before or line
         else:
             # The same id however a flow ends: after a kill -9 it may end once more.
-            start, name, end = flow.start, flow.name, f"{flow.number:012x}"
+            start, name, end = flow.start, flow.name, document.numbered(flow.number)
         self._ends[line] = end
         if len(self._ends) > _ENDS:
             self._ends.popitem(last=False)
@@ -250,7 +250,7 @@ class Correlate:
             read = self._read(flow.line)
         except Refused:
             return []
-        end = f"{flow.number:012x}"
+        end = document.numbered(flow.number)
         return [Ended(flow.router, read, None, document.TIMEOUT, now, flow.start, flow.name, end)]
 
     def _add(self, flow: Open) -> None:
