@@ -262,6 +262,12 @@ class KernelEvents:
 
     def __enter__(self) -> KernelEvents:
         """Start to listen, and return when the kernel's socket is open."""
+        self.listen()
+        return self
+
+    def listen(self) -> None:
+        """Listen to the kernel's events; after a restart of the router's container, listen again."""
+        self._leave()
         router = container("router")
         # In a container that shares the router's network: a stock OpenWrt has no conntrack program.
         self._listener = router.client.containers.run(
@@ -281,7 +287,6 @@ class KernelEvents:
             lambda: b"socket" in self._listener.exec_run(["ls", "-l", "/proc/1/fd"]).output,
             10,
         )
-        return self
 
     def _read(self, stream: Iterator[bytes]) -> None:
         rest = ""
@@ -291,8 +296,11 @@ class KernelEvents:
 
     def __exit__(self, *_: object) -> None:
         """Stop listening."""
-        self._listener.remove(force=True)
+        self._leave()
+
+    def _leave(self) -> None:
         if self._thread:
+            self._listener.remove(force=True)
             self._thread.join(5)
 
 

@@ -5,7 +5,8 @@ import faults
 
 def pytest_collection_modifyitems(items):
     # Behind the other tests of the chain: some faults cost flows, and the ledger says so for a day.
-    items.sort(key=lambda item: "test_faults" in item.nodeid)
+    last = ["test_faults", "test_uninstall"]
+    items.sort(key=lambda item: last.index(item.path.stem) if item.path.stem in last else -1)
 
 
 def pytest_terminal_summary(terminalreporter, config):

@@ -36,6 +36,8 @@ class Fault:
     happen: Callable[[], Iterator[None]]
     why: str = ""
     long: bool = False
+    #: The kernel's events of this time are not heard.
+    unheard: bool = False
 
 
 def server(*command: str, stdin: str | None = None) -> str:
@@ -310,11 +312,21 @@ def storage_cut_off() -> Iterator[None]:
         lab.wait_for("the reason", lambda: record()["delivery"].get("reason"), 60)
 
 
+_UNKNOWN = """
+import socket
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+    for number in range(1, 21):
+        sender.sendto(b"?", (f"198.18.200.{number}", 9))
+"""
+
+
 def dns_dead() -> Iterator[None]:
-    """The collector's name server does not answer."""
+    """The collector's name server does not answer, and a device calls addresses that have no name yet."""
     with cut("output", "udp dport 53"):
         yield
-        time.sleep(MOMENT)
+        failed = record()["names"]["ptr_failed"]
+        lab.run("client", "python3", "-c", _UNKNOWN)
+        lab.wait_for("queries that fail", lambda: record()["names"]["ptr_failed"] > failed, 60)
 
 
 # --- router -----------------------------------------------------------------------------------------------------
@@ -386,5 +398,11 @@ FAULTS = [
         why="the router's log forgets what it has not sent",
         long=True,
     ),
-    Fault("router rebooted", router_rebooted, why="the kernel forgets its flows without a word", long=True),
+    Fault(
+        "router rebooted",
+        router_rebooted,
+        why="the kernel forgets its flows without a word",
+        long=True,
+        unheard=True,
+    ),
 ]
