@@ -201,6 +201,7 @@ def test_service_knows_who_logs_to_the_socket_of_a_former_logd():
     assert not module("openwrt_service", **dnsmasq)["changed"]
 
 
+@pytest.mark.long
 def test_service_says_when_one_does_not_stay_up():
     good = lab.run("router", "cat", "/etc/ulogd.conf")
     try:
@@ -213,6 +214,7 @@ def test_service_says_when_one_does_not_stay_up():
         module("openwrt_service", name="ulogd", state="started", renewed=True)
 
 
+@pytest.mark.long
 def test_service_is_not_taken_in_by_a_process_that_will_not_end():
     """It is said to be running, though what is to follow it ends at once."""
     lab.put(

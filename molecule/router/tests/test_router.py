@@ -216,6 +216,7 @@ def test_the_remote_logread_is_started_again_where_it_died():
     flow_arrives()
 
 
+@pytest.mark.long
 def test_an_ulogd_that_logs_nothing_is_restarted():
     """It runs, but is stopped; ever more connections come meanwhile."""
     sent = Sent()

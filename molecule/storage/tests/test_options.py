@@ -11,6 +11,9 @@ import requests
 
 testinfra_hosts = ["docker://wrtflow-logserver"]
 
+# Each choice takes another run of the playbook.
+pytestmark = pytest.mark.long
+
 CA = lab.SECRETS / "elasticsearch-ca.crt"
 FOLDER = "/srv/snapshots"
 #: Two months that are over.

@@ -68,6 +68,7 @@ def test_it_listens_on_its_url_s_address_and_loopback_alone(host):
     assert heard == {"10.77.0.10:9200", "127.0.0.1:9200", *({"[::1]:9200"} & heard)}
 
 
+@pytest.mark.long
 def test_memory_is_summed_over_what_the_machine_is_to_hold(host):
     third = int(host.check_output("awk '/^MemTotal/ { print int($2 / 1024) }' /proc/meminfo")) * 2 // 5
     needs = {"storage": third, "dashboards": third}
@@ -144,6 +145,7 @@ class TestVersions:
         finally:
             host.check_output("systemctl start elasticsearch")
 
+    @pytest.mark.long
     def test_the_last_eight_without_a_fault_becomes_nine(self, host):
         pretend_version(host, "8.19.5")
         before = start(host)
@@ -155,6 +157,7 @@ class TestVersions:
 
 
 class TestSomebodyElses:
+    @pytest.mark.long
     def test_settings_that_are_not_ours_are_refused_and_taken_over_with_their_data(self, host):
         lab.elasticsearch(
             "PUT", f"/{INDEX}/_doc/a?refresh=true", {"@timestamp": "1999-04-01T00:00:00Z"}, user="elastic"
