@@ -159,7 +159,9 @@ def test_the_doctor_names_what_is_broken_and_its_mend():
             lab.run("logserver", "sh", "-c", command)
             broken.append(command)
         # Nobody has turned the lab's alerts on: to the doctor they are broken as soon as somebody wants them.
-        code, said = doctor("--limit", "logserver", "--extra-vars", "alerts_webhook_url=http://10.77.0.20:8099/")
+        code, said = doctor(
+            "--limit", "logserver", "--extra-vars", "alerts_webhook_url=http://10.77.0.20:8099/"
+        )
     finally:
         for command in broken:
             lab.run("logserver", "sh", "-c", BREAKAGES[command][0])

@@ -29,6 +29,8 @@ def run(name: str, *options: str, **variables: Any) -> Run:
             "inventory/lab",
             "-e",
             json.dumps(variables),
+            "--limit",
+            "routers",
             *options,
             f"playbooks/{name}.yml",
         ],
