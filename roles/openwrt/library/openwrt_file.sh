@@ -2,7 +2,7 @@
 # WANT_JSON
 # A file has this content and mode, has or lacks lines, or is gone. Its options: openwrt_file.yml.
 #
-# Written beside its place and renamed: a power cut leaves the old file or the new one.
+# The file is written beside its place and renamed: after a power cut there is the old file or the new one.
 
 # shellcheck source=/dev/null
 . /usr/share/libubox/jshn.sh
@@ -50,7 +50,7 @@ elif [ -e "$dest" ]; then
     before_mode=$(perms "$dest")
 fi
 
-# What is to be: a file with this content and mode, or, where the mode is empty, none.
+# The wanted state: a file with this content and mode; with an empty mode, no file.
 after=$content after_mode=${mode:-${before_mode:-0644}}
 if [ "$type" = array ]; then
     newline='

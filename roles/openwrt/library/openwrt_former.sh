@@ -21,7 +21,7 @@ fail() {
     exit 0
 }
 
-# value KIND NAME: prints what it is now; nothing if it is not there.
+# value KIND NAME: prints an item's present value; nothing if it is missing.
 value() {
     case $1 in
     uci) uci -q get "$2" ;;
@@ -37,7 +37,7 @@ value() {
     esac
 }
 
-# to_note: prints the lines of what is not noted yet.
+# to_note: prints a line for each item that is not noted yet.
 to_note() {
     for kind in uci sysctl service package file; do
         case $kind in uci) names=$uci ;; sysctl) names=$sysctls ;; service) names=$services ;; package) names=$packages ;; file) names=$files ;; esac

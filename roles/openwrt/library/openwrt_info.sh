@@ -48,7 +48,7 @@ connects() {
     fi
 }
 
-# reached TRANSPORT/PORT: udp has no connection, so that a ping has to do.
+# reached TRANSPORT/PORT: UDP has no connection, so a ping has to do.
 reached() {
     case $1 in
     tcp/*) connects "${1#*/}" ;;
@@ -94,7 +94,7 @@ for setting in acct timestamp; do
     json_add_string conntrack_$setting "$(cat /proc/sys/net/netfilter/nf_conntrack_$setting 2>/dev/null)"
 done
 json_add_string flow_offloading_hw "$(uci -q get 'firewall.@defaults[0].flow_offloading_hw')"
-# Whether kernel settings can be written: writes the present value once more.
+# To see whether kernel settings can be written, write the present value again.
 acct=/proc/sys/net/netfilter/nf_conntrack_acct
 now=$(cat $acct 2>/dev/null)
 json_add_boolean writable "$([ -e $acct ] && { echo "$now" >$acct; } 2>/dev/null && echo 1 || echo 0)"

@@ -39,8 +39,8 @@ else
     finish 0 "The router has neither opkg nor apk: is this OpenWrt?"
 fi
 
-# explain OUTPUT: says what went wrong and what to do, from what the package manager printed. (Of apk's wget that is only the
-# exit status: 4 no connection, 5 no trust, 8 the server's refusal.)
+# explain OUTPUT: says what went wrong and what to do, from the package manager's output. (Of apk's wget, that has only the exit
+# status: 4 no connection, 5 no trust, 8 the server's refusal.)
 explain() {
     case $1 in
     *"available on filesystem"* | *"No space left"* | *"no space left"*)
@@ -56,7 +56,7 @@ explain() {
     *)
         echo "The package manager failed." ;;
     esac
-    # Without what went well. opkg prints a feed's fault long before that of a package.
+    # Without the lines of successes: opkg prints a feed's fault long before that of a package.
     echo "It said: $(printf '%s' "$1" | grep -vE '^(Downloading |Updated list |Signature check passed|fetch |Collected errors:| \[|$)' | tail -n 15)"
 }
 
@@ -64,7 +64,7 @@ todo=
 for package in $names; do
     case $state in
     present) is_installed "$package" || todo="$todo $package" ;;
-    # In the opposite order: what needs another one is named after it, and opkg refuses to remove what is needed.
+    # In reverse order: a package comes after those that it needs, and opkg refuses to remove a package that another one needs.
     absent) is_installed "$package" && todo="$package $todo" ;;
     *) finish 0 "state is '$state': it takes present or absent." ;;
     esac
@@ -77,8 +77,8 @@ todo=${todo# } todo=${todo% }
 if [ "$state" = absent ]; then
     said=$(remove $todo 2>&1) || finish 0 "$(explain "$said")"
 else
-    # A feed out of reach may be one that nobody needs, and opkg does not fail for a feed that it does not trust: what update
-    # printed matters only where the packages can't be installed.
+    # update's output matters only if the packages can't be installed: a feed out of reach may be one that nobody needs, and opkg
+    # does not fail for a feed that it does not trust.
     said="$(update 2>&1)
 $(add $todo 2>&1)" || finish 0 "$(explain "$said")"
     for package in $todo; do

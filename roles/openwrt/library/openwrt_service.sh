@@ -2,7 +2,7 @@
 # WANT_JSON
 # A service starts at boot or not, and runs or not. Its options: openwrt_service.yml.
 #
-# procd is asked whether it runs: an init script's own status says "running" of a service whose process has ended.
+# Asks procd whether it runs: an init script's own status says "running" for a service whose process has ended.
 
 # shellcheck source=/dev/null
 . /usr/share/libubox/jshn.sh
@@ -42,18 +42,18 @@ about() {
 
 is_spared() { case " $spared " in *" $(cat "/proc/$1/comm" 2>/dev/null) "*) ;; *) return 1 ;; esac }
 
-# renewable: the processes that a renewal ends.
+# renewable: prints the processes that a renewal ends.
 renewable() {
     for pid in $(about pid); do is_spared "$pid" || echo "$pid"; done
 }
 
-# runs: whether all that procd was asked to run does, and, where some is spared and it has to be started, something else too.
+# runs: whether all instances run; if some programs are spared and the service has to be started, others must run, too.
 runs() {
     case $(about running) in '' | *false*) return 1 ;; esac
     [ -z "$spared" ] || [ "$state" != started ] || [ -n "$(renewable)" ]
 }
 
-# lives: whether any of it does.
+# lives: whether any instance runs.
 lives() {
     case $(about running) in *true*) ;; *) return 1 ;; esac
 }
@@ -78,7 +78,7 @@ replace() {
     done
 }
 
-# renew: restarts it. Where some are spared, procd's start leaves them alone, unless what they were started with has changed.
+# renew: restarts the service. procd's start leaves spared programs alone, unless their command line has changed.
 renew() {
     former=$(renewable)
     if [ -z "$spared" ]; then
@@ -98,7 +98,7 @@ deaf() {
     done
 }
 
-# is_deaf: whether one of its processes is among those.
+# is_deaf: whether one of the service's processes is among those.
 is_deaf() {
     all_deaf=" $(deaf | tr '\n' ' ') "
     for pid in $(about pid); do
@@ -135,10 +135,10 @@ is_outdated() {
 
 if [ ! -x "$script" ]; then
     case $state in
-    # What is not there neither runs nor is it refreshed.
+    # A service that is not installed is not started.
     stopped | refreshed) finish ;;
     esac
-    # In check mode the package that brings it may be yet to come.
+    # In check mode its package may not be installed yet.
     [ "$_ansible_check_mode" = 1 ] || finish "There is no $script on this router: is its package installed?"
     changed=1 did=' start'
     finish
@@ -164,7 +164,7 @@ refreshed) ! lives || ! is_outdated || renew ;;
 esac
 [ "$_ansible_check_mode" != 1 ] && [ $changed = 1 ] && [ "$state" != stopped ] || finish
 
-# A process that can't use its configuration ends within a moment: it has to be seen running twice.
+# A process that can't use its configuration ends within a moment, so it has to be seen running twice.
 seen=0
 for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do
     if is_behind; then
@@ -177,7 +177,7 @@ for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do
 done
 [ $seen = 2 ] || finish "$name does not stay up. It said: $(logread -l 200 | grep "$name" | tail -n 5)"
 
-# A changed logd is another one, with another socket: services in jails, as dnsmasq, have that of the former one.
+# A restarted logd has a new socket. Jailed services, as dnsmasq, have the old one.
 if [ "$name" = log ] && [ -n "$(deaf)" ]; then
     for other in /etc/init.d/*; do
         name=${other##*/}

@@ -26,7 +26,7 @@ run_uci() { uci -q -c "$directory" "$@"; }
 [ -n "$config" ] && [ -n "$section" ] || fail "config and section are needed."
 [ -e "$directory/$config" ] || fail "There is no $directory/$config on this router."
 run_uci get "$config.$section" >/dev/null || fail "$directory/$config has no section $section."
-# Somebody else's changes would be committed with ours.
+# A commit would save somebody else's changes, too.
 [ -z "$(run_uci changes "$config")" ] ||
     fail "The router has uncommitted changes of $config: see which (uci changes $config), then save or drop them (uci commit or uci revert $config)."
 
