@@ -1,12 +1,12 @@
 #!/usr/bin/python3
-"""Keep the collector's GeoLite2 databases fresh and whole.
+"""Keep the collector's GeoLite2 databases up to date.
 
     wrtflow-geolite [--settings FILE] [--check] [--force]
 
-Fetches each database from its source, validates it, puts it in place in one step and has syslog-ng open it. Whatever
-goes wrong, the database that is in use stays in use; the one sentence that says what went wrong is the last line on
-standard error, and the exit status is 1. Standard output: one JSON object a database, as
-{"database": "City", "changed": true, "old": "2026-10-01T…", "new": "2026-11-20T…"}.
+Fetch each database from its source, validate it, rename it into place, and have syslog-ng open it. If anything fails,
+the database in use stays in use, the last line on standard error is one sentence with the reason, and the exit status
+is 1. Standard output has one JSON object for each database, as {"database": "City", "changed": true, "old":
+"2026-10-01T…", "new": "2026-11-20T…"}.
 
 Sources: MaxMind's download service (documented at dev.maxmind.com, "Updating GeoIP and GeoLite Databases"), any URL,
 or a file; .mmdb, .gz or .tar.gz. Needs Debian's python3-maxminddb and Python's standard library.
@@ -48,7 +48,7 @@ from urllib.parse import urlsplit
 
 import maxminddb
 
-#: What a record of each database must look like, as paths to types: what the collector reads, where it is there.
+#: The fields that the collector reads, by path, with their types. A record may lack fields.
 SCHEMAS: dict[str, dict[str, type]] = {
     "City": {
         "continent.code": str,
@@ -63,29 +63,29 @@ SCHEMAS: dict[str, dict[str, type]] = {
     "ASN": {"autonomous_system_number": int, "autonomous_system_organization": str},
 }
 
-#: The path that makes a database of use: one record at least must have it.
+#: At least one record of a database must have this field.
 ESSENTIAL = {"City": "country.iso_code", "ASN": "autonomous_system_number"}
 
-#: Records that are read before a database is trusted: so many from its beginning, and so many addresses of each
-#: space, evenly spread. Reading all of a City database would take minutes.
+#: Records to read before a database is trusted: this many from its beginning, and for this many addresses spread
+#: evenly over each space. Reading all of a City database would take minutes.
 SAMPLE = 10_000
 SPACES = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("2000::/3"))
 
-#: Bytes. Nothing larger is taken for a database, and so much of the disk is left to the collector's buffers.
+#: Bytes. A larger file is refused; and RESERVE bytes of the disk are left to the collector's buffers.
 LARGEST = 1 << 30
 RESERVE = 64 << 20
 
-#: Seconds that the collector has to open databases after a reload, and after an accident.
+#: Seconds to wait until the collector has opened the databases after a reload.
 PATIENCE = 30
 
 MAXMIND = "https://download.maxmind.com/geoip/databases/GeoLite2-{kind}/download?suffix=tar.gz"
 
 
 class UpdateError(Exception):
-    """The update can't be done; the message is one sentence for the person, and says what to do."""
+    """The update can't be done. The message is one sentence for people, with what to do."""
 
     def __init__(self, sentence: str) -> None:
-        """Put it on one line, whatever others have said in it."""
+        """Put the sentence on one line: it may quote the output of others."""
         super().__init__(" ".join(sentence.split()))
 
 
@@ -98,14 +98,14 @@ class Source:
 
     @property
     def host(self) -> str | None:
-        """The host that is asked over HTTP; None for a file."""
+        """Return the host of a URL, None for a file."""
         parts = urlsplit(self.location)
         return parts.hostname if parts.scheme in {"http", "https"} else None
 
 
 @dataclass
 class Settings:
-    """What /etc/wrtflow/geolite.json says (roles/geolite)."""
+    """The settings in /etc/wrtflow/geolite.json, which roles/geolite writes."""
 
     directory: Path
     sources: dict[str, Source]
@@ -117,7 +117,7 @@ class Settings:
 
     @classmethod
     def load(cls, path: Path) -> Settings:
-        """Read the settings file; UpdateError where it is missing or wrong."""
+        """Read the settings file. Raise UpdateError if it is missing or wrong."""
         try:
             raw = json.loads(path.read_text())
             maxmind_url = raw.get("maxmind_url") or MAXMIND
@@ -150,7 +150,7 @@ class Settings:
 
 @dataclass
 class Result:
-    """What became of one database; times are build times in seconds since 1970, None where there is none."""
+    """The result for one database. Times are build times in seconds since 1970, None if there is none."""
 
     database: str
     old: int | None
@@ -158,7 +158,7 @@ class Result:
     changed: bool
 
     def as_json(self) -> str:
-        """Return it as one line for the playbook."""
+        """Return the result as one line of JSON for the playbook."""
         dates = {
             name: datetime.fromtimestamp(value, UTC).isoformat() if value else None
             for name, value in (("old", self.old), ("new", self.new))
@@ -168,14 +168,14 @@ class Result:
 
 # --- fetching -------------------------------------------------------------------------------------------------------
 
-#: What is remembered of the file that a database was made of, so that it is fetched only when it has changed.
+#: What is known of the file at a source, so that it is fetched only if it has changed.
 Known = dict[str, str | None]
 
 
 class _Client(urllib.request.HTTPRedirectHandler):
-    """Asks a source's server; follows MaxMind's redirect to its storage, but not out of TLS.
+    """HTTP client for a source. It follows MaxMind's redirect to its storage, but never from https to http.
 
-    host: the one that was asked last, which is the storage's once it has come to that.
+    host: the host of the last request; after the redirect, the storage's.
     """
 
     def __init__(self, source: Source, settings: Settings) -> None:
@@ -183,14 +183,14 @@ class _Client(urllib.request.HTTPRedirectHandler):
         self.host = source.host
 
     def ask(self, url: str, headers: dict[str, str] | None = None, method: str = "GET") -> Any:
-        """Return the answer, to be read and closed; raises as urllib does."""
+        """Return the open answer. Raise urllib's errors."""
         self.host = self._source.host
         request = urllib.request.Request(
             url, headers={"User-Agent": "wrtflow-geolite", **(headers or {})}, method=method
         )
         if self._source.maxmind:
             pair = f"{self._settings.account_id}:{self._settings.license_key}".encode()
-            # Not for the storage that MaxMind redirects to: it refuses a request that is signed and has this, too.
+            # Not for the storage that MaxMind redirects to: it refuses a signed request that has this header, too.
             request.add_unredirected_header("Authorization", f"Basic {base64.b64encode(pair).decode()}")
         return urllib.request.build_opener(self).open(request, timeout=self._settings.timeout)
 
@@ -202,19 +202,22 @@ class _Client(urllib.request.HTTPRedirectHandler):
         self.host = urlsplit(newurl).hostname
         following = super().redirect_request(req, fp, code, msg, headers, newurl)
         if following is not None:
-            # An address is signed for one method, and Python before 3.12 goes on with GET.
+            # The address is signed for one method; Python before 3.12 would use GET.
             following.method = req.get_method()
         return following
 
 
 def _write(stream: IO[bytes] | gzip.GzipFile, target: Path) -> int:
-    """Copy a stream into a file and return its length; UpdateError where it can't be written. Reading may raise."""
+    """Copy a stream into a file and return its length. Raise UpdateError if the file can't be written.
+
+    Errors of reading are the stream's own.
+    """
     size = 0
     with target.open("wb", buffering=0) as file:
         while chunk := memoryview(stream.read(1 << 20)):
             size += len(chunk)
             if size > LARGEST:
-                raise UpdateError(f"What came is larger than {LARGEST >> 20} MB: no GeoLite2 database is.")
+                raise UpdateError(f"The file is larger than {LARGEST >> 20} MB: no GeoLite2 database is.")
             if shutil.disk_usage(target.parent).free < RESERVE + len(chunk):
                 raise UpdateError(
                     f"There is no room for new databases in {target.parent.parent}: {RESERVE >> 20} MB of its disk"
@@ -233,9 +236,9 @@ def _write(stream: IO[bytes] | gzip.GzipFile, target: Path) -> int:
 def fetch(
     kind: str, source: Source, settings: Settings, work: Path, known: Known
 ) -> tuple[Path, Known] | None:
-    """Bring a source into the folder work; None where it is the file that is known.
+    """Fetch a source into the folder work. Return None if its file is the known one.
 
-    Returns where it lies now, and what is to be known of it. UpdateError says what is wrong with the source.
+    Return the path of the file, and what to remember of it. Raise UpdateError if the source can't be fetched.
     """
     target = work / f"{kind}.download"
     if source.host is None:
@@ -258,7 +261,7 @@ def fetch(
         headers["If-Modified-Since"] = str(known["last_modified"])
     try:
         if headers and source.maxmind:
-            # MaxMind counts the day's downloads, but not this question.
+            # MaxMind counts downloads, but no HEAD requests, against the day's limit.
             with client.ask(source.location, headers, "HEAD") as answer:
                 if answer.headers["Last-Modified"] == known["last_modified"]:
                     return None
@@ -305,7 +308,7 @@ def _digest(file: IO[bytes]) -> str:
 
 
 def unpack(kind: str, download: Path, target: Path) -> None:
-    """Write the database inside a .mmdb, .gz or .tar.gz download to target. UpdateError where there is none."""
+    """Write the database inside a .mmdb, .gz or .tar.gz download to target. Raise UpdateError if there is none."""
     try:
         with download.open("rb") as file:
             packed = file.read(2) == b"\x1f\x8b"
@@ -313,13 +316,13 @@ def unpack(kind: str, download: Path, target: Path) -> None:
             download.rename(target)
         elif tarfile.is_tarfile(download):
             with gzip.open(download) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
-                # Only the content is taken: names and modes in an archive are nobody's business.
+                # Take the content only, no names and modes: the archive is not trusted.
                 contents = (tar.extractfile(member) for member in tar if member.name.endswith(f"{kind}.mmdb"))
                 content = next(filter(None, contents), None)
                 if content is None:
                     raise UpdateError(f"The archive for GeoLite2 {kind} holds no {kind}.mmdb.")
                 _write(content, target)
-                # The archive's checksum is behind its end.
+                # Read on to gzip's checksum, which comes after the tar archive's end.
                 while stream.read(1 << 20):
                     pass
         else:
@@ -333,9 +336,9 @@ def unpack(kind: str, download: Path, target: Path) -> None:
 
 
 def build_time(path: Path) -> int | None:
-    """Return when a database was built (seconds since 1970), None where there is none that can be read."""
+    """Return when a database was built (seconds since 1970), None if it can't be read."""
     try:
-        # In Python: the file may be damaged, and the C library crashes on some damaged files.
+        # MODE_MMAP is the Python reader: MaxMind's C library crashes on some damaged files.
         with maxminddb.open_database(str(path), maxminddb.MODE_MMAP) as database:
             return int(database.metadata().build_epoch)
     except (OSError, maxminddb.InvalidDatabaseError, ValueError):
@@ -364,8 +367,10 @@ def _records(database: maxminddb.Reader) -> Iterator[tuple[str, Any]]:
 
 
 def validate(kind: str, path: Path, known: dict[str, str]) -> None:
-    """Read a database in a process of its own, as the collector does: by MaxMind's C library, which crashes on some
-    damaged files. UpdateError says what is wrong with the database.
+    """Validate a database. Raise UpdateError if something is wrong with it.
+
+    A separate process reads it with MaxMind's C library, as the collector does. The library crashes on some damaged
+    files.
     """
     with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as reader:
         try:
@@ -375,7 +380,7 @@ def validate(kind: str, path: Path, known: dict[str, str]) -> None:
 
 
 def read(kind: str, path: Path, known: dict[str, str]) -> None:
-    """Read a sample of a database's records and those of the known addresses; UpdateError says what is wrong."""
+    """Read a sample of the records, and those of the known addresses. Raise UpdateError if something is wrong."""
     useful = False
     try:
         with maxminddb.open_database(str(path)) as database:
@@ -396,7 +401,7 @@ def read(kind: str, path: Path, known: dict[str, str]) -> None:
     except UpdateError:
         raise
     except Exception as error:
-        # Broken bytes can raise anything in a decoder.
+        # A decoder can raise any error on damaged bytes.
         raise UpdateError(f"The new GeoLite2 {kind} is damaged ({error}).") from error
     if not useful:
         raise UpdateError(
@@ -405,7 +410,7 @@ def read(kind: str, path: Path, known: dict[str, str]) -> None:
 
 
 def compare(kind: str, new: Path, present: Path, minimum_share: float) -> None:
-    """Refuse, with an UpdateError, a database that is from the future, older or much smaller than the present one."""
+    """Raise UpdateError if the new database is from the future, or older or much smaller than the present one."""
     built, old = build_time(new) or 0, build_time(present)
     if built > time.time() + 86400:
         fault = f"was built in the future ({_date(built)})"
@@ -439,9 +444,9 @@ def _previous(present: Path) -> Path:
 
 
 def put_in_place(new: Path, present: Path) -> None:
-    """Rename new to present in one step that a power cut can't halve; a former whole one stays as PRESENT.previous."""
+    """Rename new to present, safe against a power cut. The database in use before stays as PRESENT.previous."""
     built = build_time(new) or 0
-    # The file's date tells its age to people.
+    # The file's date is the database's date, for people.
     os.utime(new, (built, built))
     new.chmod(0o644)
     _sync(new)
@@ -451,14 +456,14 @@ def put_in_place(new: Path, present: Path) -> None:
 
 
 def put_back(present: Path, work: Path) -> bool:
-    """Make the former database the present one again; returns whether there is one."""
+    """Put the previous database back. Return whether there is one."""
     if there := _previous(present).exists():
         _link(_previous(present), present, work)
     return there
 
 
 def _link(file: Path, name: Path, work: Path) -> None:
-    """Give a file a second name that may be another's, in one step."""
+    """Give a file a second name, replacing a file that has it, in one step."""
     link = work / f"{name.name}.link"
     os.link(file, link)
     os.replace(link, name)
@@ -473,7 +478,7 @@ def _sync(path: Path) -> None:
 
 
 def _collector() -> int:
-    """Return the process id of the collector, 0 where it doesn't run; UpdateError where nobody can tell."""
+    """Return the process id of the collector, 0 if it does not run. Raise UpdateError if systemd does not tell."""
     if not shutil.which("systemctl"):
         return 0
     command = ["systemctl", "show", "--property=MainPID", "--value", "syslog-ng"]
@@ -484,7 +489,7 @@ def _collector() -> int:
 
 
 def _control(*command: str) -> tuple[bool, str]:
-    """Have syslog-ng-ctl do something; returns whether it did, and what it said."""
+    """Run syslog-ng-ctl. Return whether it succeeded, and its output."""
     done = subprocess.run(
         ["syslog-ng-ctl", *command],
         stdout=subprocess.PIPE,
@@ -497,7 +502,7 @@ def _control(*command: str) -> tuple[bool, str]:
 
 
 def _opened(process: int, database: Path) -> set[int]:
-    """Return the inodes of the files of this name that the collector has copied into memory (wrtflow.places)."""
+    """Return the inodes of the files of this name that the collector has loaded into memory (wrtflow.places)."""
     try:
         maps = Path(f"/proc/{process}/maps").read_text()
     except (FileNotFoundError, ProcessLookupError):
@@ -506,19 +511,16 @@ def _opened(process: int, database: Path) -> set[int]:
 
 
 def _runs_with(databases: list[Path]) -> int:
-    """Return the collector's process id if it answers and has opened these databases and no former ones, else 0."""
+    """Return the collector's process id if it is healthy and has loaded exactly these databases, else 0."""
     pid = _collector()
     if any(_opened(pid, database) != {database.stat().st_ino} for database in databases if database.exists()):
         return 0
-    # A process that is about to die still has its memory.
+    # Loaded files alone prove nothing: a dying process still has its memory.
     return pid if _control("healthcheck", "--timeout", "5")[0] else 0
 
 
 def reload_collector(pid: int, databases: list[Path]) -> None:
-    """Have the collector open the databases, and see that it goes on with them, as the same process.
-
-    UpdateError where it doesn't.
-    """
+    """Have the collector open the databases. Raise UpdateError unless the same process runs on with them."""
     done, said = _control("reload")
     if not done:
         raise UpdateError(f"The collector could not reload ({said}).")
@@ -532,7 +534,7 @@ def reload_collector(pid: int, databases: list[Path]) -> None:
 
 @contextlib.contextmanager
 def only_one(directory: Path) -> Iterator[None]:
-    """Hold the folder's lock; UpdateError where another update runs."""
+    """Hold the folder's lock. Raise UpdateError if another update runs."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         try:
@@ -545,13 +547,14 @@ def only_one(directory: Path) -> Iterator[None]:
 
 
 def update(settings: Settings, *, check: bool = False, force: bool = False) -> list[Result]:
-    """Bring every database up to date, or with check say what would be done.
+    """Update every database. All are validated before one is put in place.
 
-    All are validated before one is placed. force: fetch in any case, and take an older or much smaller one, too.
+    check: change nothing, only return what would be done. force: fetch in any case, and accept older or much smaller
+    ones.
     """
     try:
         with only_one(settings.directory):
-            # Of a run that was killed.
+            # Remove what a killed run has left.
             for left in settings.directory.glob(".update-*"):
                 shutil.rmtree(left, ignore_errors=True)
             with tempfile.TemporaryDirectory(prefix=".update-", dir=settings.directory) as work:
@@ -573,7 +576,7 @@ def _update(settings: Settings, work: Path, *, check: bool, force: bool) -> list
         digest = _digest_of(present)
         known = before.get(kind, {})
         opened = digest == known.get("installed")
-        # A run that was killed, or somebody else, has put this file in place: it is fetched anew.
+        # A killed run, or somebody else, has put this file in place: fetch it again.
         if force or not opened or digest is None:
             known = {}
         old = build_time(present)
@@ -599,8 +602,8 @@ def _update(settings: Settings, work: Path, *, check: bool, force: bool) -> list
 
 
 def _place(fresh: list[tuple[Path, Path]], unopened: list[Path], work: Path) -> None:
-    """Put the fresh databases in place and have the collector open what it has not; else the former ones are back."""
-    # A collector that isn't running opens them at its start, and one that has none open does something else.
+    """Put the fresh databases in place and have the collector open them. If that fails, put the former ones back."""
+    # A collector that does not run opens them when it starts. A syslog-ng without loaded databases is no collector.
     pid = _collector()
     used = [present for present in unopened if _opened(pid, present)]
     placed = []
@@ -617,7 +620,7 @@ def _place(fresh: list[tuple[Path, Path]], unopened: list[Path], work: Path) -> 
             sentence = f"The new databases can't be put to use ({sentence})"
         if [present for present in placed if put_back(present, work)]:
             sentence += ": the former databases are back"
-            # One that has died is started by systemd; one that would not reload has never left the former ones.
+            # systemd starts a collector that has died. One that did not reload still has the former databases.
             with contextlib.suppress(OSError, subprocess.SubprocessError):
                 _control("reload")
             if pid and not _until(lambda: _runs_with(used), PATIENCE):
@@ -651,11 +654,13 @@ def _remember(record: Path, known: dict[str, Known], work: Path) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="wrtflow-geolite", description="Keep the GeoLite2 databases fresh and whole."
+        prog="wrtflow-geolite", description="Keep the GeoLite2 databases up to date."
     )
     parser.add_argument("--settings", type=Path, default=Path("/etc/wrtflow/geolite.json"))
     parser.add_argument("--check", action="store_true", help="fetch and validate, change nothing")
-    parser.add_argument("--force", action="store_true", help="install an older or much smaller database, too")
+    parser.add_argument(
+        "--force", action="store_true", help="fetch in any case, and accept an older or much smaller database"
+    )
     options = parser.parse_args(arguments)
     try:
         for result in update(Settings.load(options.settings), check=options.check, force=options.force):

@@ -1,8 +1,8 @@
-"""What wrtflow tells within a minute.
+"""Alerts about the chain and the house.
 
-wrtflow-alerts               looks once at the chain and the house, and sends what has to be told: a timer runs it
-wrtflow-alerts test          sends a test message to each receiver, and prints what each of them answers
-wrtflow-alerts check [FILE]  tells what is wrong with a file of rules
+wrtflow-alerts               checks the chain and the house once, and sends alerts; a timer runs it each minute
+wrtflow-alerts test          sends a test message to each receiver, and prints each receiver's answer
+wrtflow-alerts check [FILE]  checks a file of rules, and prints what is wrong with it
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
         file = File(Path(chosen.state) / "alerts.json")
         memory = file.load()
         if file.damaged:
-            say(4, "What was remembered was damaged, and is set aside as alerts.json.damaged.")
+            say(4, "The file alerts.json was damaged. It is set aside as alerts.json.damaged.")
         watch = Watch(loaded, read, memory)
         watch.look(record(chosen.health, time.time()), lambda: file.save(memory))
     except (rules.RulesError, OSError, ValueError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""The chain's conditions: what is wrong now, by the collector's health record and by Elasticsearch's answers."""
+"""The chain's faults, from the collector's health record and from Elasticsearch."""
 
 from __future__ import annotations
 
@@ -13,47 +13,47 @@ from wrtflow_alerts.rules import Rule
 from wrtflow_alerts.settings import iso
 from wrtflow_alerts.storage import Json, Storage, StorageError
 
-# Seconds after which a health record that nobody renews is itself the fault.
+# Seconds after which an old health record is a fault of its own.
 STALE = 180
 
-# Days in which a router is expected back.
+# A router without a flow for this many days is not missed any more.
 _DAYS = 7
 
-# How sentences of `wrtflow health` begin or go on that another rule tells already.
+# Parts of those sentences of `wrtflow health` that have a rule of their own.
 _TOLD = ("called and was refused", "none from a router", "refused documents are kept")
 
 
 @dataclass(frozen=True)
 class Condition:
-    """Something that is wrong now."""
+    """A fault of the chain now."""
 
     rule: str
     device: str
     what: str
-    since: float | None = None  # seconds since 1970, where it is known better than by when it was first found
-    key: str = ""  # tells it from others of its rule and device
+    since: float | None = None  # seconds since 1970; None: since it was found first
+    key: str = ""  # distinguishes faults of the same rule and device
     router: str | None = None
 
     @property
     def name(self) -> str:
-        """Return what stays the same as long as it is wrong."""
+        """Return the fault's identity, which stays the same while it lasts."""
         return f"{self.rule}/{self.device}/{self.key}"
 
 
 @dataclass
 class Found:
-    """What one look found."""
+    """The result of one look."""
 
     wrong: list[Condition] = field(default_factory=list)
-    unknown: set[str] = field(default_factory=set)  # rules that nobody could answer this time
-    well: bool = True  # whether every finished flow is stored by now
+    unknown: set[str] = field(default_factory=set)  # rules that could not be checked this time
+    well: bool = True  # whether every finished flow is stored
 
 
 def look(rules: dict[str, Rule], storage: Storage, record: Json, heard: Json, now: float) -> Found:
-    """Look at everything once.
+    """Check everything once.
 
-    record: what `wrtflow health --json` says. heard: what the last look remembered of the lines that came; it is
-    changed. now: seconds since 1970.
+    record: the output of `wrtflow health --json`. heard: the counter of lines at the last look; it is updated. now:
+    seconds since 1970.
     """
     found = Found()
     machine = os.uname().nodename
@@ -62,7 +62,7 @@ def look(rules: dict[str, Rule], storage: Storage, record: Json, heard: Json, no
     try:
         _storage(found, rules, storage, machine, heard, now, silent)
     except StorageError as error:
-        # The collector finds the same when it delivers.
+        # The collector reports the same fault of its delivery.
         reason = str((record.get("delivery") or {}).get("reason") or "-")
         found.wrong = [each for each in found.wrong if not each.what.startswith(reason)]
         found.wrong.append(Condition("storage-away", machine, str(error)))
@@ -72,7 +72,7 @@ def look(rules: dict[str, Rule], storage: Storage, record: Json, heard: Json, no
 
 
 def _record(found: Found, rules: dict[str, Rule], record: Json, machine: str, now: float) -> None:
-    """Judge the health record."""
+    """Check the health record."""
     if not record:
         found.wrong.append(Condition("fault", machine, "it has no health record", key="record"))
         found.unknown |= {"refused", "database-old", "strangers"}
@@ -110,13 +110,13 @@ def _record(found: Found, rules: dict[str, Rule], record: Json, machine: str, no
 
 
 def _lasting(sentence: str) -> str:
-    """Return what stays the same of a sentence: numbers and addresses in it change from minute to minute."""
+    """Return a sentence without its numbers and addresses, which change from minute to minute."""
     changing = re.sub(r"[0-9a-f.:]*\d[0-9a-f.:]*", "#", sentence)
     return re.sub(r"#(, #)*( and # more)?", "#", changing)
 
 
 def _lines(found: Found, rules: dict[str, Rule], record: Json, heard: Json, now: float) -> bool:
-    """Judge whether lines come at all. Returns whether they have stopped."""
+    """Check whether any lines come. Return whether they have stopped."""
     rule = rules.get("router-silent")
     flows = record.get("flows")
     if rule is None or not isinstance(flows, dict) or "lines" not in flows:
@@ -124,7 +124,7 @@ def _lines(found: Found, rules: dict[str, Rule], record: Json, heard: Json, now:
     before = heard.get("pid"), heard.get("lines")
     heard["pid"], heard["lines"] = record.get("pid"), flows["lines"]
     if age(record, now) > STALE:
-        # Nobody listens: that is the fault, and it says nothing about routers.
+        # The collector does not run: that is the fault, and routers can't be judged.
         heard["at"] = now
         found.unknown.add("router-silent")
         return False
@@ -154,7 +154,7 @@ def _storage(
     now: float,
     silent: bool,
 ) -> None:
-    """Judge what Elasticsearch holds."""
+    """Check Elasticsearch's disks and its newest flows."""
     if rule := rules.get("disk"):
         for name, share in storage.disks().items():
             if share * 100 >= rule.full:
@@ -173,7 +173,7 @@ def _storage(
     }
     heard["routers"] = sorted(last)
     if not last or silent:
-        # Silence is the reason. Which of the routers is silent is no question then.
+        # No line comes from any router: the other checks would report the same fault.
         return
     rule = rules.get("nothing-indexed")
     if rule and now - max(last.values()) >= rule.after * 60:
@@ -183,7 +183,7 @@ def _storage(
         return
     rule = rules.get("router-silent")
     if not found.well:
-        # Flows that wait are not a router's silence.
+        # Flows wait in the collector, so a router without new flows may not be silent.
         found.unknown.add("router-silent")
         return
     for name, seen in last.items() if len(last) > 1 else ():
@@ -193,7 +193,7 @@ def _storage(
 
 
 def age(record: Json, now: float) -> float:
-    """Return how old a health record is, in seconds; 0 where it does not say."""
+    """Return the age of a health record in seconds; 0 if it has no time."""
     try:
         return now - datetime.fromisoformat(record["written"]).timestamp()
     except (LookupError, TypeError, ValueError):

@@ -1,7 +1,7 @@
-"""The house's events: a new device, a first contact to a country, flows to ports that they should not go to.
+"""The house's events: a new device, a first contact to a country, flows to suspicious ports.
 
-Each look reads the flows since the last one, and an hour before that. What was told is remembered, so nothing is told
-twice. Whether something is new is for Elasticsearch to say: it has every flow of the last year.
+Each look reads the flows since the last look, and those of the hour before it. Events are remembered, so that each is
+reported once. Elasticsearch, which has all flows of the last year, is asked whether something is new.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from wrtflow_alerts.rules import Rule
 from wrtflow_alerts.settings import iso
 from wrtflow_alerts.storage import Json, Storage
 
-# Seconds that a look goes back behind the last one: flows are stored a little after their end.
+# Seconds by which a look overlaps the last one: flows are stored a little after their end.
 OVERLAP = 3600
 
-# Devices, countries of one device, and values that a text names.
+# At most so many devices, countries of a device, and values in a text.
 _DEVICES, _COUNTRIES, NAMED = 2000, 250, 3
 
 # Questions about the past in one request.
 _ASKED = 100
 
-# Seconds in which a router tells whose an address is.
+# Seconds within which a router reports the device of a new address.
 _UNNAMED = 600
 
-# Seconds for which it is remembered that a device is known: the past is asked again then.
+# Seconds to remember that a device is known. After that, Elasticsearch is asked again.
 _KNOWN = 35 * 86400
 
-# Flows as the edge saw them, opened by a device of the house.
+# Query clauses: flows that the edge saw; flows that a device of the house opened.
 EDGE: Json = {"term": {"observer.type": "router"}}
 OPENED: Json = {"terms": {"network.direction": ["outbound", "internal"]}}
 OUTBOUND: Json = {"term": {"network.direction": "outbound"}}
@@ -39,13 +39,13 @@ _FIRST: Json = {"min": {"field": "@timestamp"}}
 
 @dataclass(frozen=True)
 class Event:
-    """Something that has happened for the first time."""
+    """An event: something that has happened for the first time."""
 
     rule: str
     device: str
     what: str
     at: float  # seconds since 1970
-    key: str  # tells it from every other event
+    key: str  # the event's identity
     macs: tuple[str, ...]
     addresses: tuple[str, ...]
     manufacturer: str
@@ -65,11 +65,11 @@ class Device:
 
     @property
     def id(self) -> str:
-        """Return what it keeps when it is renamed."""
+        """Return an identity that survives another name: the first MAC, if there is one."""
         return self.macs[0] if self.macs else self.name
 
     def event(self, rule: str, what: str, at: float, **more: str) -> Event:
-        """Return an event of this device; more: the country or the port that it is about."""
+        """Return an event of this device. more: its country or port."""
         key = "/".join([rule, self.id, *([more["country"]] if "country" in more else [])])
         return Event(rule, self.name, what, at, key, self.macs, self.addresses, self.maker, **more)
 
@@ -84,9 +84,9 @@ class Device:
 def look(
     rules: dict[str, Rule], storage: Storage, known: dict[str, float], since: float, now: float
 ) -> list[Event]:
-    """Return what has happened since a time, oldest first; StorageError where Elasticsearch can't be asked.
+    """Return the events since a time, oldest first. Raise StorageError if Elasticsearch does not answer.
 
-    known: names and MACs of devices, with the time they were last seen; it is changed. Times in seconds since 1970.
+    known: names and MACs of devices, with the time they were last seen; it is updated. Times in seconds since 1970.
     """
     window: list[Json] = [EDGE, {"range": {"@timestamp": {"gte": iso(since - OVERLAP)}}}]
     events: list[Event] = []
@@ -99,7 +99,7 @@ def look(
 
 
 def devices(storage: Storage, clauses: list[Json], aggs: Json) -> typing.Iterator[tuple[Device, Json]]:
-    """Go through the devices of flows, each with its bucket."""
+    """Yield each device in the flows that match the clauses, with its bucket."""
     inner = {
         "first": _FIRST,
         "macs": {"terms": {"field": "source.mac", "size": NAMED}},
@@ -125,7 +125,7 @@ def _new_devices(
         if names & known.keys():
             known.update(dict.fromkeys(names, now))
         elif not device.macs and (ip := address_of(device.name)):
-            # The router has not told whose it is. Addresses of IPv6 come and go without a new device.
+            # The router has not reported its device. IPv6 addresses change often, so they are no new devices.
             if ip.version == 4 and now - device.first >= _UNNAMED:
                 candidates.append(device)
         else:
@@ -134,7 +134,7 @@ def _new_devices(
         del known[name]
     candidates = grouped(candidates)
     counts = counts_of(storage, [[_earlier(each)] for each in candidates])
-    # When a house begins, everything in it is new.
+    # At the very beginning, every device is new.
     began = first_of(storage.search([EDGE], {"first": _FIRST})) if candidates else 0
     events = []
     for device, met in zip(candidates, counts, strict=True):
@@ -146,7 +146,7 @@ def _new_devices(
 
 
 def grouped(devices: list[Device]) -> list[Device]:
-    """Return each device once: one that got its name a moment later is met under its MAC as well."""
+    """Return each device once. A device whose name came a moment later is in the list under its MAC, too."""
     groups: dict[str, Device] = {}
     # Those with a name come first.
     for device in sorted(devices, key=lambda each: each.name in each.macs):
@@ -156,11 +156,11 @@ def grouped(devices: list[Device]) -> list[Device]:
 
 
 def _earlier(device: Device) -> Json:
-    """Return the query for what shows that a device is not new: its earlier flows."""
+    """Return the query for earlier flows of a device, which show that it is not new."""
     seen: Json = {"bool": {"filter": [device.clauses, before(device.first)]}}
     if not address_of(device.name):
         return seen
-    # Or, of an address without a name, later flows with a MAC: that device has been looked at by its MAC.
+    # For an address without a name, later flows with a MAC count as well: that device is checked by its MAC.
     later = {"range": {"@timestamp": {"gte": iso(device.first)}}}
     named = {
         "bool": {"filter": [{"term": {"source.ip": device.name}}, {"exists": {"field": "source.mac"}}, later]}
@@ -169,7 +169,7 @@ def _earlier(device: Device) -> Json:
 
 
 def _first_countries(rule: Rule, storage: Storage, window: list[Json]) -> list[Event]:
-    # The collector marks first contacts to a country or to a network. Which of them it was, the past knows.
+    # The collector marks first contacts to a country or to a network. Earlier flows show whether the country is new.
     first: list[Json] = [
         *window,
         OUTBOUND,
@@ -227,7 +227,7 @@ def _ports(rules: list[Rule], storage: Storage, window: list[Json]) -> typing.It
 
 
 def counts_of(storage: Storage, questions: list[list[Json]]) -> list[int]:
-    """Return for each list of clauses how many flows match all of them."""
+    """Return, for each list of clauses, the number of flows that match all of them."""
     counts = []
     for begin in range(0, len(questions), _ASKED):
         some = questions[begin : begin + _ASKED]
@@ -244,7 +244,7 @@ def before(seconds: float) -> Json:
 
 
 def first_of(bucket: Json) -> float:
-    """Return a bucket's first time in seconds since 1970, 0 where it has none."""
+    """Return a bucket's first time in seconds since 1970, 0 if it has none."""
     return float(bucket.get("first", {}).get("value") or 0) / 1000
 
 
@@ -254,7 +254,7 @@ def keys(terms: Json) -> tuple[str, ...]:
 
 
 def address_of(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return the address that a name is; None for any other name."""
+    """Return the address if a name is one, else None."""
     try:
         return ipaddress.ip_address(name)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What a letter is about: the figures of a week, beside those of the weeks before."""
+"""The letter's figures: those of a week, and those of the weeks before."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from wrtflow_alerts.storage import Json, Storage
 
 _DAY = 86400
 
-# Weeks that "usual" is the mean of: those that a device has been there from the beginning.
+# "Usual" is the mean of this many weeks before, or of the whole weeks since a device's first flow.
 WEEKS = 4
 
-# Night: hours of the house's clocks.
+# The night ends at this hour of the house's time zone; it begins at 0.
 NIGHT = 6
 
-# An upload is large from this many times the usual, and this many bytes, on.
+# An upload is large if it has more than TIMES the usual bytes, and at least LEAST bytes.
 TIMES, LEAST = 3, 1_000_000
 
-# Devices that are counted, sites that are named, and sites asked for in one request.
+# At most so many devices, sites named for a device, and sites in one request.
 _DEVICES, _LARGEST, _ASKED = 1000, 3, 10_000
 
 _INBOUND: Json = {"term": {"network.direction": "inbound"}}
@@ -28,7 +28,7 @@ _INBOUND: Json = {"term": {"network.direction": "inbound"}}
 
 @dataclass
 class Traffic:
-    """A device's bytes with the outside; the usual ones are None where it has not been there for a week before."""
+    """A device's bytes with the internet. The usual ones are None if it was not there for a whole week before."""
 
     device: str
     up: float = 0
@@ -40,13 +40,13 @@ class Traffic:
 
     @property
     def large(self) -> bool:
-        """Whether it has sent much more than usual."""
+        """Tell whether the device has sent much more than usual."""
         return self.usual_up is not None and self.up >= LEAST and self.up > TIMES * self.usual_up
 
 
 @dataclass
 class NewDevice:
-    """A device that was never there before."""
+    """A new device."""
 
     device: str
     manufacturer: str
@@ -57,7 +57,7 @@ class NewDevice:
 
 @dataclass
 class Sites:
-    """The sites that a device has met for the first time."""
+    """The sites that a device has visited for the first time."""
 
     count: int
     largest: list[str]
@@ -65,7 +65,7 @@ class Sites:
 
 @dataclass
 class Figures:
-    """All that a letter tells. Times in seconds since 1970."""
+    """All figures of a letter. Times in seconds since 1970."""
 
     begin: float
     end: float
@@ -76,18 +76,18 @@ class Figures:
     new_countries: dict[str, list[str]] = field(default_factory=dict)
     new_sites: dict[str, Sites] = field(default_factory=dict)
     outbound: int = 0
-    unnamed: int = 0  # of those
-    timeouts: int = 0  # flows whose end, and so whose bytes, nobody saw
-    losses: list[str] = field(default_factory=list)  # what the ledger says was lost on the way
+    unnamed: int = 0  # outbound flows to a site without a name
+    timeouts: int = 0  # flows whose end, and so whose bytes, are missing
+    losses: list[str] = field(default_factory=list)  # the ledger's losses, one sentence each
 
     @property
     def whole(self) -> bool:
-        """Whether there is a time before, without which everything would be new."""
+        """Tell whether there are flows from before this time. Without them, everything would be new."""
         return self.began is not None and self.began < self.begin
 
 
 def figures(storage: Storage, now: float, days: float) -> Figures:
-    """Ask Elasticsearch for the days until now; StorageError where it can't be asked."""
+    """Return the figures of the last `days` days. Raise StorageError if Elasticsearch does not answer."""
     found = Figures(now - days * _DAY, now)
     this = _between(found.begin, now)
     _totals(found, storage, this)
@@ -120,11 +120,11 @@ def _totals(found: Figures, storage: Storage, this: Json) -> None:
 
 
 def _traffic(storage: Storage, now: float, length: float) -> list[Traffic]:
-    """Return each device's bytes of this time and its mean of the times before, each of so many seconds."""
+    """Return each device's bytes in the last length seconds, and its mean of the WEEKS such times before."""
     begins = [now - (number + 1) * length for number in range(WEEKS + 1)]
     sums = {
         "outbound": _sums(OUTBOUND, up="source.bytes", down="destination.bytes"),
-        # Opened from outside: what the device sends is the answer.
+        # Flows opened from outside: the device sends the destination's bytes.
         "inbound": _sums(_INBOUND, up="destination.bytes", down="source.bytes"),
         "night": _sums(
             {
@@ -166,7 +166,7 @@ def _sums(clause: Json, **fields: str) -> Json:
 
 
 def _bytes(week: Json) -> tuple[float, float, float]:
-    """Return up, down and at night."""
+    """Return the bytes sent, received, and moved at night."""
     out, into = week["outbound"], week["inbound"]
     return (
         out["up"]["value"] + into["up"]["value"],
@@ -193,7 +193,7 @@ def _new_devices(storage: Storage, this: Json) -> list[NewDevice]:
 
 
 def _first(storage: Storage, begin: float, this: Json, path: str) -> dict[tuple[str, str], float]:
-    """Return which values of a field devices have had in this time and never before, with their bytes."""
+    """Return (device, value) and its bytes, for values of a field that the device has now and never had before."""
     fields = {"device": "wrtflow.device", "value": path}
     sums = {"bytes": {"sum": {"field": "network.bytes"}}}
     here = {

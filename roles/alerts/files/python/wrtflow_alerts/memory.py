@@ -1,4 +1,4 @@
-"""What outlives a run: one JSON file, replaced as a whole."""
+"""The state that survives a run: one JSON file, replaced as a whole."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from wrtflow_alerts.storage import Json
 
 @dataclass
 class Memory:
-    """Times are seconds since 1970."""
+    """The state. Times are seconds since 1970."""
 
     since: float | None = None  # all flows that ended before this have been looked at
     heard: Json = field(default_factory=dict)  # the collector's counter of lines (wrtflow_alerts.chain)
-    # By condition: rule, device, since, when it was found, when it was gone, and the headline that was told.
+    # By fault: rule, device, since, when it was found, when it was over, and the headline of the alert that was sent.
     wrong: dict[str, Json] = field(default_factory=dict)
     known: dict[str, float] = field(
         default_factory=dict
     )  # devices, by name and MAC: when they were seen last
-    told: dict[str, float] = field(default_factory=dict)  # events, by key: when they were seen last
-    queue: list[Json] = field(default_factory=list)  # messages that wait (wrtflow_alerts.post)
+    told: dict[str, float] = field(default_factory=dict)  # reported events, by key: when they were seen last
+    queue: list[Json] = field(default_factory=list)  # waiting messages (wrtflow_alerts.post)
     sent: list[float] = field(default_factory=list)  # when messages were sent, within the last hour
     summed: float = 0  # when "more" was sent last
     away: dict[str, str] = field(default_factory=dict)  # receivers that don't take messages, and why
@@ -30,7 +30,7 @@ class Memory:
 
 
 class File:
-    """Where the memory is kept."""
+    """The file that keeps the state."""
 
     def __init__(self, path: Path) -> None:
         """Name the file."""
@@ -38,7 +38,7 @@ class File:
         self.damaged = False
 
     def load(self) -> Memory:
-        """Return what was kept; a new memory where there is nothing, or nothing that can be read."""
+        """Return the state; a new one if the file is missing or damaged. A damaged file is renamed."""
         try:
             read = json.loads(self._path.read_text(encoding="utf-8"))
             memory = Memory(**read)
@@ -55,7 +55,7 @@ class File:
         return memory
 
     def save(self, memory: Memory) -> None:
-        """Replace the file: after a power cut it is the one of before or this one."""
+        """Replace the file. After a power cut there is the old file or the new one."""
         new = self._path.with_name(f"{self._path.name}.new")
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with open(descriptor, "w", encoding="utf-8") as file:
@@ -66,5 +66,5 @@ class File:
 
 
 def say(level: int, sentence: str) -> None:
-    """Write a sentence to the journal; level as syslog has it, 3 for an error to 5 for a notice."""
+    """Write a sentence to the journal. level: syslog's, from 3 (error) to 5 (notice)."""
     print(f"<{level}>{' '.join(sentence.split())}", flush=True)

@@ -1,4 +1,4 @@
-"""One alert: what it says, and the link to the dashboard that shows it."""
+"""One alert: its text, and the link to the dashboard that shows it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ ALERT, WELL, MORE, TEST = "alert", "well again", "more", "test"
 
 @dataclass(frozen=True)
 class Message:
-    """What a person gets. Its id stays the same when it is sent again."""
+    """A message. Its id stays the same when it is sent again."""
 
     id: str
     rule: str
     state: str  # ALERT, WELL, MORE or TEST
-    device: str  # the device, router or machine; empty where it is about none
+    device: str  # the device, router or machine; may be empty
     what: str
     since: str  # ISO 8601, UTC
     title: str
@@ -29,17 +29,17 @@ class Message:
     manufacturer: str = ""
 
     def as_json(self) -> dict[str, str]:
-        """Return it as a webhook gets it."""
+        """Return the message as a webhook gets it."""
         return asdict(self)
 
     @classmethod
     def of(cls, read: dict[str, typing.Any]) -> Message:
-        """Return the message that as_json() gave. TypeError where it is none."""
+        """Return the message from the result of as_json(). Raise TypeError if it is another object."""
         return cls(**read)
 
 
 def identify(*parts: object) -> str:
-    """Return the id of what these parts tell apart from everything else."""
+    """Return an id that depends on these parts only."""
     return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()[:20]
 
 
@@ -50,9 +50,10 @@ def text(settings: Settings, paragraphs: list[str], since: float, link: str) -> 
 
 
 def link(settings: Settings, page: str, begin: float, end: float, **filters: str | None) -> str:
-    """Return the address of a dashboard with a time range (seconds since 1970) and fields that have to match.
+    """Return the address of a dashboard with a time range (seconds since 1970) and a filter of fields.
 
-    page: what follows wrtflow- in the dashboard's id. A field's name has __ for its dots; None leaves the field out.
+    page: the dashboard's id without wrtflow-. filters: in a field's name, __ stands for a dot; None leaves the field
+    out.
     """
     if not settings.kibana_url:
         return ""
@@ -62,7 +63,7 @@ def link(settings: Settings, page: str, begin: float, end: float, **filters: str
     states = {"_g": f"(time:(from:{_rison(iso(begin))},to:{_rison(iso(end))}))"}
     if kuery:
         states["_a"] = f"(query:(language:kuery,query:{_rison(kuery)}))"
-    # Whole, so that no mail program ends the link at a bracket or a quote.
+    # Quote everything, so that no mail program ends the link at a bracket or a quotation mark.
     query = urllib.parse.urlencode(states, quote_via=urllib.parse.quote)
     return f"{settings.kibana_url.rstrip('/')}/app/dashboards#/view/wrtflow-{page}?{query}"
 

@@ -1,4 +1,4 @@
-"""The letter's words: from figures to blocks, and from blocks to plain text and HTML."""
+"""The letter's text: from figures to blocks, and from blocks to plain text and HTML."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from wrtflow_alerts.letter import TIMES, WEEKS, Figures, NewDevice, Traffic
 from wrtflow_alerts.settings import MONTHS, WEEKDAYS, Settings
 
-# Rows of a table, and names in a sentence.
+# At most so many rows in a table, and names in a sentence.
 _ROWS, _NAMES = 10, 5
 
-# Bytes at night that are worth a word.
+# A device with fewer bytes at night is not named.
 _NIGHT = 1_000_000
 
 
 @dataclass(frozen=True)
 class Block:
-    """A heading with sentences, each a line of a list, and perhaps a table."""
+    """A heading, a list of sentences, and perhaps a table."""
 
     heading: str
     lines: list[str]
@@ -37,7 +37,7 @@ class Letter:
 
 
 def size(count: float) -> str:
-    """Return a number of bytes for people."""
+    """Return a number of bytes as text with a unit: 2.5 MB."""
     for unit in ("B", "kB", "MB", "GB", "TB"):
         if count < 1000 or unit == "TB":
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -46,7 +46,7 @@ def size(count: float) -> str:
 
 
 def write(settings: Settings, found: Figures, faults: list[str], link: str) -> Letter:
-    """Say what the figures tell; silent about what has nothing to tell. faults: the collector's present ones."""
+    """Write the letter; leave out empty blocks. faults: the collector's present faults."""
     begin, end = (_date(settings, at) for at in (found.begin, found.end))
     new, large = found.new_devices, [one for one in found.traffic if one.large]
     blocks = [
@@ -180,7 +180,7 @@ def _gaps(found: Figures) -> list[str]:
 
 
 def _block(heading: str, lines: list[str], count: int = 0) -> Block | None:
-    """Return a block; None where it has nothing to say. count: how many there are, of which the lines are the first."""
+    """Return a block, None if there are no lines. count: the number of all lines, of which these are the first."""
     if count > len(lines) > 0:
         lines = [*lines, f"and {count - len(lines)} more"]
     return Block(heading, lines) if lines else None

@@ -1,4 +1,4 @@
-"""Delivery: messages go to a webhook, to ntfy and by mail, at most so many an hour, until each has taken them."""
+"""Send messages to webhook, ntfy and mail, with a limit an hour. A message waits until each receiver has taken it."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from wrtflow_alerts.message import text as body
 from wrtflow_alerts.rules import CHAIN
 from wrtflow_alerts.settings import Settings, iso
 
-# Seconds that a receiver is given.
+# Seconds to wait for a receiver.
 PATIENCE = 15
 
-# Messages that wait at most, and headlines that one "more" names.
+# At most so many waiting messages, and headlines in a message "more".
 MOST, _NAMED = 200, 20
 
 _HOUR = 3600
 
-# Answers that refuse this message and would refuse it for ever.
+# HTTP status codes that refuse this message for ever.
 _UNFIT = (400, 413, 422)
 
 
 class Refused(Exception):  # noqa: N818 - an answer
-    """A receiver will never take this message; the text says why."""
+    """A receiver will never take this message. The text gives the reason."""
 
 
 class Away(Exception):  # noqa: N818 - a state of the other side, not an error of this one
-    """A receiver takes nothing now; the text says why."""
+    """A receiver takes no message now. The text gives the reason."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirected POST would arrive as a GET, without its message."""
+    """Follows no redirect: a redirected POST would arrive as a GET, without its message."""
 
     def redirect_request(self, *_: typing.Any) -> None:
         return None
@@ -75,7 +75,7 @@ def webhook(settings: Settings, message: Message) -> None:
 
 
 def ntfy(settings: Settings, message: Message) -> None:
-    """Publish the message to a topic, as https://docs.ntfy.sh/publish/#publish-as-json has it."""
+    """Publish the message to a topic, see https://docs.ntfy.sh/publish/#publish-as-json."""
     address = urllib.parse.urlsplit(settings.ntfy_url)
     content = {
         "topic": address.path.strip("/"),
@@ -91,14 +91,14 @@ def mail(settings: Settings, message: Message) -> None:
     """Hand the message to the machine's sendmail."""
     letter = email.message.EmailMessage()
     letter["Subject"] = f"wrtflow: {message.title}"
-    # Equal when it is sent again: mailboxes show one of two with the same id.
+    # The same when it is sent again: of two mails with one id, mailboxes show one.
     letter["Message-ID"] = f"<{message.id}@wrtflow.{os.uname().nodename}>"
     letter.set_content(message.text)
     send_mail(settings, letter, settings.mail_to)
 
 
 def send_mail(settings: Settings, letter: email.message.EmailMessage, to: tuple[str, ...]) -> None:
-    """Give a mail to sendmail. Away where it doesn't take it."""
+    """Give a mail to sendmail. Raise Away if it fails."""
     letter["From"] = settings.mail_from or f"wrtflow@{os.uname().nodename}"
     letter["To"] = ", ".join(to)
     letter["Date"] = email.utils.localtime()
@@ -117,7 +117,7 @@ Receivers = dict[str, Callable[[Settings, Message], None]]
 
 
 def receivers(settings: Settings) -> Receivers:
-    """Return the ways that are named."""
+    """Return the receivers that are set, by their names."""
     ways: list[tuple[object, str, Callable[[Settings, Message], None]]] = [
         (settings.webhook_url, "webhook", webhook),
         (settings.ntfy_url, "ntfy", ntfy),
@@ -127,7 +127,7 @@ def receivers(settings: Settings) -> Receivers:
 
 
 def put(memory: Memory, message: Message) -> None:
-    """Put a message into the queue. The chain's go before the house's: they may be why there are no others."""
+    """Put a message into the queue. Alerts about the chain go before those about the house."""
     place = len(memory.queue)
     if message.rule in CHAIN:
         place = next((at for at, item in enumerate(memory.queue) if _waits_behind(item)), place)
@@ -142,16 +142,16 @@ def _waits_behind(item: dict[str, typing.Any]) -> bool:
 
 
 def deliver(settings: Settings, memory: Memory, save: Callable[[], None], now: float) -> None:
-    """Send what waits; now: seconds since 1970.
+    """Send the waiting messages. now: seconds since 1970.
 
-    Each receiver gets its messages in their order, and one that is away holds up no other. save() is called after each
-    message: a crash sends one message twice at most.
+    Each receiver gets its messages in their order. A receiver that is away does not hold up the others. save() is
+    called after each message, so that a crash sends at most one message twice.
     """
     ways = receivers(settings)
     memory.sent = [at for at in memory.sent if now - _HOUR < at <= now]
     away: set[str] = set()
     position = 0
-    # Those that some receivers have are in front of those that nobody has.
+    # Messages that some receivers have taken come before those that nobody has taken.
     while position < len(memory.queue) and len(away) < len(ways):
         item = memory.queue[position]
         message, fresh = Message.of(item["message"]), item["left"] is None
@@ -161,7 +161,7 @@ def deliver(settings: Settings, memory: Memory, save: Callable[[], None], now: f
             continue
         left = []
         for name in sorted(ways) if fresh else item["left"]:
-            # A receiver that is not named any more needs nothing.
+            # Skip a receiver that is not set any more.
             if name in ways and (name in away or not _gives(settings, memory, name, ways[name], message)):
                 away.add(name)
                 left.append(name)
@@ -179,7 +179,7 @@ def deliver(settings: Settings, memory: Memory, save: Callable[[], None], now: f
 def _gives(
     settings: Settings, memory: Memory, name: str, send: Callable[[Settings, Message], None], message: Message
 ) -> bool:
-    """Return whether a receiver is done with a message."""
+    """Send a message to a receiver. Return whether the receiver is done with it."""
     try:
         send(settings, message)
     except Refused as why:
@@ -196,7 +196,7 @@ def _gives(
 
 
 def _sum_up(settings: Settings, memory: Memory, now: float) -> bool:
-    """Put one message in the place of all that are too many for this hour, if this hour has had none yet."""
+    """Replace all messages above the limit by one that names them. Return False if this hour has had such a message."""
     if now - _HOUR < memory.summed <= now:
         return False
     waiting = [Message.of(item["message"]) for item in memory.queue if item["left"] is None]

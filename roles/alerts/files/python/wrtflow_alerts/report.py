@@ -1,7 +1,7 @@
-"""The letter about the week: who is new, who sent how much, who was awake at night.
+"""The letter about the week: what is new, who sent how much, who was busy at night.
 
-wrtflow-report          prints it (also: wrtflow report)
-wrtflow-report --mail   sends it to alerts_letter_to: a timer does it each week
+wrtflow-report          prints the letter (also: wrtflow report)
+wrtflow-report --mail   sends it to alerts_letter_to; a timer runs this each week
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog="wrtflow-report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--days", type=float, default=7, help="how many days it is about, until now (default: 7)"
+        "--days", type=float, default=7, help="the number of days until now that it is about (default: 7)"
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--html", action="store_true", help="print it as HTML")
@@ -78,7 +78,7 @@ def _report(settings: Settings, chosen: argparse.Namespace) -> int:
 
 
 def _told(command: list[str], file: str, now: float) -> Json:
-    """Return what the collector's command says where this is root; else what the unit has put into the file."""
+    """Return the output of the collector's command: run here by root, else from the file that the unit has written."""
     if os.geteuid() == 0 and os.access(_COLLECTOR, os.X_OK):
         done = subprocess.run([_COLLECTOR, *command, "--json"], capture_output=True, check=False, timeout=60)
         try:

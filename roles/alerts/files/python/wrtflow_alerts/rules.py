@@ -1,4 +1,4 @@
-"""The rules: one readable file (rules.toml), and who is silenced."""
+"""The rules of rules.toml, and what is silenced."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import typing
 from dataclasses import dataclass
 from pathlib import Path
 
-#: What wrtflow looks for by itself. Any other rule names ports.
+#: Rules that are built in. Any other rule names ports.
 CHAIN = (
     "router-silent", "nothing-indexed", "storage-away", "disk", "refused", "database-old", "strangers", "fault",
 )  # fmt: skip
@@ -17,7 +17,7 @@ NUMBERS = {"after": 0.0, "calm": 2.0, "full": 85.0, "days": 30.0, "first_day": 2
 
 
 class RulesError(Exception):
-    """The file can't be used; the text says what is wrong with it."""
+    """The file can't be used. The text says what is wrong with it."""
 
 
 @dataclass(frozen=True)
@@ -27,17 +27,17 @@ class Rule:
     name: str
     say: str  # the headline, with {device} and {what}
     well: str  # the headline when it is over
-    do: str  # what a person does about it
-    after: float  # minutes that it has to be so before it is told
-    calm: float  # minutes that it has to be over before "well again"
+    do: str  # the advice
+    after: float  # minutes that the fault must last before the alert is sent
+    calm: float  # minutes that the fault must be over before "well again"
     full: float  # disk: per cent
-    days: float  # database-old: the age; a house's rule: days of quiet after which it is told again
-    first_day: float  # hours in which everything of a device is new
+    days: float  # database-old: the age; a rule of the house: days without an event before the alert is sent again
+    first_day: float  # hours in which everything is new and nothing is reported
     ports: tuple[int, ...]
 
 
 def load(path: str | Path) -> dict[str, Rule]:
-    """Return the rules by name. RulesError says what is wrong."""
+    """Return the rules by name. Raise RulesError if the file is wrong."""
     try:
         read = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -77,13 +77,13 @@ def _rule(where: str, name: str, table: typing.Any) -> Rule:
 
 
 def silenced(rule: str, devices: typing.Iterable[str], silence: typing.Iterable[str]) -> bool:
-    """Return whether a list of rules, devices and rule/device silences an alert about a device of these names."""
+    """Tell whether silence (rules, devices, RULE/DEVICE) covers an alert about a device with these names."""
     names = {_plain(device) for device in devices if device}
     entries = {_plain(entry) for entry in silence}
     return bool(entries & ({rule} | names | {f"{rule}/{name}" for name in names}))
 
 
 def _plain(name: str) -> str:
-    """Return a name as it is compared: MACs are written with colons or hyphens, names in any case."""
+    """Return a name in the form for comparison: in lower case, MACs with hyphens."""
     lower = name.strip().lower()
     return re.sub(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}$", lambda mac: mac[0].replace(":", "-"), lower)

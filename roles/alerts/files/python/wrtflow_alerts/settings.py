@@ -17,7 +17,7 @@ MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the role's variables say; an empty address means: not that way."""
+    """The role's variables. An empty address switches that receiver off."""
 
     elasticsearch_url: str
     elasticsearch_ca: str
@@ -38,7 +38,7 @@ class Settings:
 
     @classmethod
     def load(cls, path: str | Path) -> Settings:
-        """Read the file. OSError, ValueError or TypeError where it is not what the role writes."""
+        """Read the file. Raise OSError, ValueError or TypeError if it is not as the role writes it."""
         read: dict[str, typing.Any] = json.loads(Path(path).read_text(encoding="utf-8"))
         lists = {name: tuple(value) for name, value in read.items() if isinstance(value, list)}
         return cls(**{**read, **lists})
@@ -49,11 +49,11 @@ class Settings:
         return zoneinfo.ZoneInfo(self.timezone) if self.timezone else None
 
     def local(self, seconds: float) -> datetime.datetime:
-        """Return a time (seconds since 1970) on the house's clocks."""
+        """Return a time (seconds since 1970) in the house's time zone."""
         return datetime.datetime.fromtimestamp(seconds, datetime.UTC).astimezone(self.zone)
 
     def clock(self, seconds: float) -> str:
-        """Return a time (seconds since 1970) for people, as `Tue 1 Dec, 03:10`."""
+        """Return a time (seconds since 1970) as text in the house's time zone: `Tue 1 Dec, 03:10`."""
         at = self.local(seconds)
         return f"{WEEKDAYS[at.weekday()]} {at.day} {MONTHS[at.month - 1]}, {at:%H:%M}"
 

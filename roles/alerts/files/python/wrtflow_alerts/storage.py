@@ -1,4 +1,4 @@
-"""Elasticsearch, asked with the reader's key. Nothing here writes."""
+"""Queries to Elasticsearch with the reader's key, which can't write."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from wrtflow_alerts.settings import Settings
 
 Json = dict[str, typing.Any]
 
-# Seconds that Elasticsearch is given for an answer.
+# Seconds to wait for an answer of Elasticsearch.
 PATIENCE = 60
 
 # Pairs in one page of a composite aggregation.
@@ -22,26 +22,26 @@ _PAGE = 1000
 
 
 class StorageError(Exception):
-    """Elasticsearch can't be asked; the text is a sentence for people."""
+    """Elasticsearch does not answer, or refuses. The text is a sentence for people."""
 
 
 class Storage:
     """The flows of PREFIX-*."""
 
     def __init__(self, settings: Settings) -> None:
-        """Read and connect to nothing yet."""
+        """Keep the settings; nothing connects yet."""
         self._settings = settings
         self._url = settings.elasticsearch_url.rstrip("/")
 
     def ask(self, path: str, body: Json | None = None) -> Json:
-        """Return the parsed answer to a request: POST with a body, GET without. StorageError where there is none."""
+        """Send a POST (with a body) or GET, and return the parsed answer. Raise StorageError if it fails."""
         try:
             context = ssl.create_default_context(cafile=self._settings.elasticsearch_ca)
         except OSError as error:
             raise StorageError(
                 f"The authority's certificate {self._settings.elasticsearch_ca} can't be read: {error}."
             ) from error
-        # From Python 3.13 on authorities without the key usage extension are refused: Elastic's own are such.
+        # Python 3.13 and newer refuse authorities without the key usage extension, as Elastic's own.
         context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         headers = {
             "Authorization": f"ApiKey {self._settings.elasticsearch_key}",
@@ -65,8 +65,8 @@ class Storage:
         return answer
 
     def search(self, clauses: list[Json], aggs: Json) -> Json:
-        """Return the aggregations over the flows that match all clauses; an empty object where there is no index."""
-        # Half an answer would be taken for the whole truth.
+        """Return the aggregations over the flows that match all clauses; an empty object if there is no index."""
+        # A partial result would look like a complete one.
         path = (
             f"/{self._settings.index_prefix}-*/_search"
             "?ignore_unavailable=true&allow_no_indices=true&allow_partial_search_results=false"
@@ -76,7 +76,7 @@ class Storage:
         return typing.cast(Json, found)
 
     def pairs(self, clauses: list[Json], fields: dict[str, str], aggs: Json) -> Iterator[Json]:
-        """Go through every combination of the fields' values, however many there are: the buckets of a composite."""
+        """Yield a bucket for every combination of the fields' values (a composite aggregation, page by page)."""
         sources = [{name: {"terms": {"field": field}}} for name, field in fields.items()]
         after: Json = {}
         while True:
@@ -88,7 +88,7 @@ class Storage:
             after = {"after": found["after_key"]}
 
     def disks(self) -> dict[str, float]:
-        """Return by node how full its disk is, from 0 to 1."""
+        """Return, for each node, how full its disk is, from 0 to 1."""
         path = "/_nodes/stats/fs?filter_path=nodes.*.name,nodes.*.fs.total"
         nodes = self.ask(path).get("nodes", {}).values()
         return {
@@ -100,7 +100,7 @@ class Storage:
 
 
 def _reason(content: bytes) -> str:
-    """Return why Elasticsearch refused, in its own words."""
+    """Return the reason in Elasticsearch's error."""
     try:
         error = json.loads(content)["error"]
         why = error["reason"] if isinstance(error, dict) else error

@@ -1,4 +1,4 @@
-"""One look at chain and house, and what has to be told of it."""
+"""One look at chain and house, and the alerts that come of it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from wrtflow_alerts.rules import Rule, silenced
 from wrtflow_alerts.settings import Settings, iso
 from wrtflow_alerts.storage import Json, Storage, StorageError
 
-# Days for which it is remembered that an event was told, where its rule does not say.
 _DAY = 86400
 
-# Seconds that a look goes back at most, however long flows have waited.
+# Seconds that a look goes back at most, even if flows have waited longer.
 _LONGEST = 7 * _DAY
 
 # Characters of a headline.
@@ -26,7 +25,7 @@ _TITLE = 200
 
 
 def record(path: str | Path, now: float) -> Json:
-    """Return the health record that was put there; an empty one where there is none, or an old one."""
+    """Return the health record in a file; an empty one if the file is missing or old."""
     try:
         if now - Path(path).stat().st_mtime > chain.STALE:
             return {}
@@ -37,15 +36,15 @@ def record(path: str | Path, now: float) -> Json:
 
 
 class Watch:
-    """Holds what a look needs."""
+    """Checks chain and house, and sends alerts."""
 
     def __init__(self, settings: Settings, rules: dict[str, Rule], memory: Memory) -> None:
-        """memory: is changed by each look."""
+        """Take settings, rules, and the memory, which each look updates."""
         self._settings, self._rules, self._memory = settings, rules, memory
         self._storage = Storage(settings)
 
     def look(self, health: Json, save: Callable[[], None]) -> None:
-        """Look once, and send what has to be told. health: what `wrtflow health --json` says."""
+        """Look once, and send alerts. health: the output of `wrtflow health --json`. save: writes the memory."""
         now = time.time()
         found = chain.look(self._rules, self._storage, health, self._memory.heard, now)
         self._conditions(found, now)
@@ -56,7 +55,7 @@ class Watch:
     # --- the chain ----------------------------------------------------------------------------------------------------
 
     def _conditions(self, found: chain.Found, now: float) -> None:
-        """Tell what has lasted long enough, and what is well again."""
+        """Report faults that have lasted long enough, and faults that are over."""
         wrong = self._memory.wrong
         present = {
             each.name: each
@@ -68,7 +67,7 @@ class Watch:
                 name, {"rule": each.rule, "device": each.device, "found": now, "since": each.since or now}
             )
             known.update({"what": each.what, "router": each.router, "gone": None})
-            # One that knows since when has lasted long enough already.
+            # A fault with a time of its own has already lasted for `after` minutes.
             if not known.get("title") and now - known["found"] >= self._after(each) * 60:
                 self._tell(known, now)
         for name, known in list(wrong.items()):
@@ -115,21 +114,21 @@ class Watch:
     # --- the house ----------------------------------------------------------------------------------------------------
 
     def _events(self, found: chain.Found, now: float) -> None:
-        """Tell what has happened since the last look."""
+        """Report the events since the last look."""
         memory = self._memory
-        # A clock that was ahead must not hide what happens until it is that late.
+        # If the clock was ahead and is set back, memory.since may be in the future.
         since = now if memory.since is None else max(min(memory.since, now), now - _LONGEST)
         try:
             events = house.look(self._rules, self._storage, memory.known, since, now)
         except StorageError as error:
-            # The chain's rule tells it to people; the next look goes as far back.
+            # The rule storage-away reports it. The next look begins at the same time.
             if memory.away.get("storage") != str(error):
                 memory.away["storage"] = str(error)
                 say(4, str(error))
             memory.since = since
             return
         memory.away.pop("storage", None)
-        # What waits in the collector will be stored with the time of its end.
+        # Flows that wait in the collector will be stored with an earlier time.
         memory.since = now if found.well else since
         for event in events:
             rule = self._rules[event.rule]
@@ -162,7 +161,7 @@ class Watch:
         manufacturer: str = "",
     ) -> None:  # fmt: skip
         number = identify(state, rule, device, what, since)
-        # It becomes a mail's subject.
+        # One line: it becomes a mail's subject.
         title = " ".join(title.split())
         title = title if len(title) <= _TITLE else f"{title[:_TITLE]} …"
         whole = message.text(self._settings, [title, *said], since, look)
