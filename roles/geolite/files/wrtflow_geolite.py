@@ -5,8 +5,8 @@
 
 Fetch each database from its source, validate it, rename it into place, and have syslog-ng open it. If anything fails,
 the database in use stays in use, the last line on standard error is one sentence with the reason, and the exit status
-is 1. Standard output has one JSON object for each database, as {"database": "City", "changed": true, "old":
-"2026-10-01T…", "new": "2026-11-20T…"}.
+is 1. Standard output has one JSON object for each database, as
+{"database": "City", "changed": true, "old": "2026-10-01T…", "new": "2026-11-20T…"}.
 
 Sources: MaxMind's download service (documented at dev.maxmind.com, "Updating GeoIP and GeoLite Databases"), any URL,
 or a file; .mmdb, .gz or .tar.gz. Needs Debian's python3-maxminddb and Python's standard library.
