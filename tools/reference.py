@@ -27,10 +27,10 @@ own. A field that has no value is left out. `tools/reference.py` writes this pag
 
 HEALTH = """# The health document
 
-How the chain was in one minute, in `wrtflow-health-YYYY.MM`. There are two kinds: one document a minute for each router
-(`event.dataset` is `wrtflow.router`), and one for all the rest (`wrtflow.collector`). A counter counts its minute only:
-add counters up, never the other fields. A field that has no value is left out. This page is written by
-`tools/reference.py` from `files/health-document.yml`.
+A health document has the chain's state in one minute. The indices are `wrtflow-health-YYYY.MM`. There are two kinds: one
+document a minute for each router (`event.dataset` is `wrtflow.router`), and one for everything else
+(`wrtflow.collector`). A counter has the count of its minute: counters can be added up, other fields can't. A field that
+has no value is left out. `tools/reference.py` writes this page from `files/health-document.yml`.
 
 """
 
@@ -80,7 +80,7 @@ def fields() -> str:
     aliases = [(f"`{name}`", f"`{field}`") for name, field in document["flow_aliases"].items()]
     return (
         HEAD
-        + _table(("field", "type", "in", "what it holds"), *rows)
+        + _table(("field", "type", "present", "meaning"), *rows)
         + "\nThese names work in every query, as aliases. All but `event.end` are the article's.\n\n"
         + _table(("alias", "field"), *aliases)
     )
@@ -94,12 +94,12 @@ def health() -> str:
             f"`{each['name']}`",
             each["type"],
             each["in"],
-            "counter" if each.get("counter") else "",
+            "yes" if each.get("counter") else "",
             each["about"],
         )
         for each in document["health_fields"]
     ]
-    return HEALTH + _table(("field", "type", "in", "", "what it holds"), *rows)
+    return HEALTH + _table(("field", "type", "kind", "counter", "meaning"), *rows)
 
 
 def pages() -> Iterator[tuple[Path, str]]:
