@@ -27,8 +27,8 @@ own. A field that has no value is left out. `tools/reference.py` writes this pag
 
 HEALTH = """# The health document
 
-A health document has the chain's state in one minute. The indices are `wrtflow-health-YYYY.MM`. There are two kinds: one
-document a minute for each router (`event.dataset` is `wrtflow.router`), and one for everything else
+A health document has the chain's state in one minute. The indices are `wrtflow-health-YYYY.MM`. There are two kinds:
+one document a minute for each router (`event.dataset` is `wrtflow.router`), and one for everything else
 (`wrtflow.collector`). A counter has the count of its minute: counters can be added up, other fields can't. A field that
 has no value is left out. `tools/reference.py` writes this page from `files/health-document.yml`.
 
