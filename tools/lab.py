@@ -55,12 +55,12 @@ TRAFFIC: list[dict[str, Any]] = [
 #: What tells a flow from the others of one run: transport, source and its port, destination and its port.
 Key = tuple[str, str, int | None, str, int | None]
 
-#: What the lab's databases say about an address.
+#: The places in the lab's databases.
 PLACES = yaml.safe_load((PROJECT / "molecule/images/geolite/places.yml").read_text())["places"]
 
 
 class LabError(Exception):
-    """The lab is not up, or does not do what it should. The message says what to do."""
+    """The lab is not up, or does not work. The message says what to do."""
 
 
 def place_of(address: str) -> tuple[str | None, str | None, int | None]:

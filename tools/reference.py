@@ -103,7 +103,7 @@ def health() -> str:
 
 
 def pages() -> Iterator[tuple[Path, str]]:
-    """Return each page, and what has to be in it."""
+    """Yield each page's path, and the text that it must have."""
     for readme in sorted(PROJECT.glob("roles/*/README.md")):
         before, found, rest = readme.read_text().partition(BEGIN)
         if found:

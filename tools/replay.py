@@ -68,7 +68,7 @@ class Names:
 
 
 def on_the_wire(line: bytes, names: Names) -> bytes:
-    """Return a line as a router would send it. A line that has none of the known forms stays as it is."""
+    """Return a line as a router would send it. A line of no known form stays as it is."""
     if match := LOGREAD.match(line):
         return b"<30>" + match["time"] + b" " + names.give("OpenWrt").encode() + b" " + match["rest"]
     if match := WIRE.match(line):

@@ -92,7 +92,7 @@ def main() -> None:
 
 
 def settings_of(case: list[str]) -> dict:
-    """Return what the case sets."""
+    """Return the settings in the case."""
     found: dict = {}
     for line in case:
         if line.startswith("#! settings "):
@@ -224,7 +224,7 @@ class Collector:
             subprocess.run(["umount", "--lazy", self.state], check=True)
 
     def damage(self) -> None:
-        """Overwrite what is in the state folder."""
+        """Overwrite the files in the state folder."""
         for file in self.state.iterdir():
             if file.name.endswith((".sqlite", ".json", "-wal", "-shm", "-journal")):
                 with file.open("r+b") as content:
@@ -315,7 +315,7 @@ class Collector:
         return found
 
     def unparsed(self) -> list[str]:
-        """Return what is in unparsed.log, without the times."""
+        """Return the content of unparsed.log, without the times."""
         file = self.folder / "unparsed.log"
         return [line.partition(" ")[2] for line in file.read_text().splitlines()] if file.exists() else []
 
@@ -461,7 +461,7 @@ class Player:
             self._settle()
 
     def _settle(self) -> None:
-        """Wait until syslog-ng has taken what was sent, and written its documents."""
+        """Wait until syslog-ng has read all lines that were sent, and written the documents."""
         await_(lambda: self._collector.took(self._sent), "lines are missing")
 
 
@@ -491,7 +491,7 @@ def await_(condition, otherwise: str) -> None:
 
 
 def connects(port: int) -> bool:
-    """Whether somebody listens."""
+    """Tell whether a port is open."""
     with socket.socket() as connection:
         return connection.connect_ex(("127.0.0.1", port)) == 0
 

@@ -21,7 +21,7 @@ ansible.module_utils.__path__.append(str(ELASTICSEARCH / "module_utils"))
 
 @pytest.fixture(autouse=True)
 def nothing_is_said(monkeypatch):
-    """What is said once an hour may be said again in each test."""
+    """Forget which messages were logged: some are logged once an hour only."""
     monkeypatch.setattr(health, "_said", {})
 
 

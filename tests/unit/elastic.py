@@ -12,7 +12,7 @@ Document = dict[str, Any]
 
 
 def value(document: Document, field: str) -> Any:
-    """Return a field's value by its dotted name, None where it is absent."""
+    """Return a field's value by its dotted name, None if it is absent."""
     for part in field.split("."):
         document = document.get(part) if isinstance(document, dict) else None
     return document

@@ -34,7 +34,7 @@ def line(
     reply: tuple[str, str] | None = None,
     ping: bool = False,
 ) -> str:
-    """One of ulogd's lines. reply: REPLY's source and destination, where they are not these behind OUTER."""
+    """Return one of ulogd's lines. reply: REPLY's source and destination; by default behind OUTER's NAT."""
     back, to = reply or (destination, OUTER)
     name, ports, ports_back = ("TCP", f" SPT={port} DPT=443", f" SPT=443 DPT={port}")
     if ping:
@@ -48,7 +48,7 @@ def line(
 
 
 def told(text: str, program: str = "wrtflow-net", host: str = "OpenWrt") -> str:
-    """Any other line of a router."""
+    """Return any other line of a router."""
     return f"<30>Nov 24 03:13:40 {host} {program}: {text}"
 
 
@@ -106,7 +106,7 @@ class Kept:
         self.part.load()
 
     def again(self, clock: Clock | None = None) -> typing.Self:
-        """After a restart."""
+        """Return the same part after a restart."""
         self.clock.note()
         self.state.save()
         self.state.close()
@@ -114,7 +114,7 @@ class Kept:
 
 
 class Names:
-    """Knows what the test puts into its dicts."""
+    """Names from dicts that the test fills."""
 
     def __init__(self, *_: object) -> None:
         self.macs: dict[str, str] = {}
@@ -157,7 +157,7 @@ class Names:
 
 
 class Outbox:
-    """Keeps what it gets."""
+    """Keeps the documents in a list."""
 
     def __init__(self, state: object, before: Outbox | None = None) -> None:
         self.put_: list[tuple[str, str, dict[str, typing.Any]]] = before.put_ if before else []
@@ -177,7 +177,7 @@ class Outbox:
 
 
 class Chain:
-    """20, 30 and 40 in a row, without a keeper: keep() does what it does each second."""
+    """The fragments 20, 30 and 40 in a row. keep() does the work of each second."""
 
     def __init__(self, folder: Path, clock: Clock | None = None, **settings: typing.Any) -> None:
         self.folder = folder
@@ -250,7 +250,7 @@ class Chain:
 
 
 class Message(dict[str, bytes]):
-    """As syslog-ng's: what is put as text comes back as bytes."""
+    """As syslog-ng's message: values that are set as text are read as bytes."""
 
     def __init__(self, text: str | bytes = b"", sender: str = SENDER) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the tests of names share: a clock that is set, and a state file of the test's own."""
+"""Helpers of the tests of names: a clock that the test sets, a state file, and a way to wait."""
 
 import time
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def state(directory: Path | None = None) -> State:
 
 
 def until(condition: Callable[[], object]) -> None:
-    """Wait for what has to come true."""
+    """Wait until a condition is true; fail after 10 s."""
     deadline = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < deadline, "it never came true"

@@ -1,4 +1,4 @@
-"""Stands in for the module that syslog-ng has inside: its classes, without what they do there."""
+"""Stands in for the module inside syslog-ng: its classes, without their functions."""
 
 
 class LogDestination:

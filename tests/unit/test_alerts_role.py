@@ -10,7 +10,7 @@ ROLE = Path(__file__).parents[2] / "roles/alerts"
 
 
 def preflight(folder: Path, changed: dict) -> tuple[int, str]:
-    """Run the role's preflight on this machine; returns the exit code and what the last task said."""
+    """Run the role's preflight on this machine; return the exit code and the last task's messages."""
     (folder / "secrets").mkdir()
     for name in ("reader.api-key", "elasticsearch-ca.crt"):
         (folder / "secrets" / name).touch()

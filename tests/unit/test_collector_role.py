@@ -20,7 +20,7 @@ ROUTERS = {
 }
 
 
-# What is set in some houses.
+# Variables of some houses.
 HOUSES: dict[str, dict] = {
     "plain": {},
     "both": {
@@ -45,7 +45,7 @@ def run_play(
     return run(folder, play, changed, inventory)
 
 
-# What they all have.
+# Variables of all houses.
 FILES = [
     str(PROJECT / "roles/wrtflow/defaults/main.yml"),
     str(ROLE / "defaults/main.yml"),

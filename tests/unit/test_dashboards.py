@@ -131,13 +131,13 @@ def asked(query: str) -> list[str]:
 
 
 def requests_of(name: str) -> list[dict[str, Any]]:
-    """What a Vega panel asks of Elasticsearch."""
+    """Return the queries of a Vega panel."""
     spec = VEGA[name]["visState"]["params"]["spec"]
     return [data["url"] for data in spec["data"] if "url" in data]
 
 
 def clicks_of(name: str) -> list[str]:
-    """What a Vega panel does when somebody clicks."""
+    """Return the actions of a Vega panel's clicks."""
     signals = VEGA[name]["visState"]["params"]["spec"].get("signals", [])
     return [text for _, text in strings(signals) if "kibana" in text]
 
@@ -173,7 +173,7 @@ def filters_of(name: str) -> list[dict[str, Any]]:
 
 
 def passes(name: str, flow: dict[str, str]) -> bool:
-    """Whether a flow, given by its fields, is on a page for all of the page's filters."""
+    """Tell whether a flow, given by its fields, passes all filters of a page."""
     enabled = [one for one in filters_of(name) if not one["meta"]["disabled"]]
     return all(
         (one["query"]["match_phrase"].items() <= flow.items()) != one["meta"]["negate"] for one in enabled
@@ -507,7 +507,7 @@ class TestPacking:
 
 
 class TestExport:
-    """What somebody edited in Kibana becomes a change of the files, and nothing else does."""
+    """An edit in Kibana becomes a change of the files, and nothing else does."""
 
     @pytest.fixture
     def folder(self, tmp_path) -> Path:
@@ -631,7 +631,7 @@ def flat(value: Any, name: str = "") -> dict[str, Any]:
 
 
 def matches(query: dict[str, Any], one: dict[str, Any]) -> bool:
-    """Whether a document is what a filter of the Vega panels asks for."""
+    """Tell whether a document matches a filter of the Vega panels."""
     ((kind, of),) = query.items()
     if kind == "bool":
         return all(matches(inner, one) for inner in of["filter"])

@@ -1,4 +1,4 @@
-"""What the documentation names exists: links, headings, files, make's targets, variables, tests."""
+"""Links, headings, files, make's targets, variables and tests in the documentation exist."""
 
 import re
 from pathlib import Path
@@ -29,7 +29,7 @@ OTHER_NAMES = {path.stem for path in PROJECT.glob("roles/*/*/*") if path.suffix 
 
 
 def code(page: Path) -> str:
-    """Return what a page sets in code: blocks and `words`, one a line."""
+    """Return a page's code: blocks and `words`, one a line."""
     text = page.read_text()
     blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     words = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))

@@ -338,7 +338,7 @@ def test_a_key_goes_before_a_password():
 
 
 class Starting(Elasticsearch):
-    """A node that has just started: what it answers, one after the other, and the last for ever."""
+    """A node that has just started: gives these answers in turn, then the last one for ever."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *statuses: int) -> None:
         super().__init__("https://it", "/ca", "")

@@ -75,7 +75,7 @@ def offer(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def real() -> dict[str, Callable]:
-    """What the other fixture stands in for."""
+    """The real functions that the other fixture replaces."""
     return {name: getattr(geolite, name) for name in ("_collector", "_opened", "reload_collector")}
 
 

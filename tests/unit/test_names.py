@@ -1,4 +1,4 @@
-"""wrtflow.names: what the parsers see of the names of devices and sites."""
+"""wrtflow.names: the names of devices and sites, as the parsers get them."""
 
 import threading
 from collections.abc import Iterator

@@ -22,7 +22,7 @@ def made() -> outbox.Outbox:
 
 
 def post(box: outbox.Outbox, count: int) -> list[str]:
-    """Have so many documents leave as one message."""
+    """Send documents as one message."""
     posted: list[str] = []
     put(box, *range(count))
     box.stop()

@@ -1,4 +1,4 @@
-"""wrtflow.places: what is at home, what is left out, and where the rest of the world is."""
+"""wrtflow.places: addresses at home, addresses left out, and the places of all others."""
 
 import functools
 import ipaddress

@@ -1,4 +1,4 @@
-"""wrtflow.settings: the settings file becomes typed objects, and everything that is wrong with it is told."""
+"""wrtflow.settings: the settings file becomes typed objects, and everything that is wrong with it is reported."""
 
 import dataclasses
 import json

@@ -1,4 +1,4 @@
-"""wrtflow.shares: whoever fills up what is bounded loses entries of its own."""
+"""wrtflow.shares: at a limit, a device loses entries of its own only."""
 
 import random
 from collections import Counter

@@ -50,13 +50,13 @@ def test_a_field_is_mapped_as_the_contract_says(name):
     assert ("ignore_above" in mapping) == (field["type"] == "keyword")
 
 
-#: What the article's two stories, their panels and the guide's examples filter by, in their own words.
+#: The article's field names that its two stories, their panels and the guide's examples filter by.
 STORIES = {
     "hostname.server", "hostname.client", "geoip2.country.iso_code", "geoip2.country.names.en", "geoip2.city.names.en",
     "geoip2.location2", "nf_orig.SRC", "nf_orig.DST", "nf_orig.SPT", "nf_orig.DPT", "nf_orig.PROTO", "nf_orig.BYTES",
     "nf_reply.BYTES", "nf.SESSION_START", "nf.SESSION_END", "event.end",
 }  # fmt: skip
-#: What a page asks with every panel, or a control with every letter: these are looked up, not read through.
+#: Fields that every panel of a page, or a control at every key, filters by: they need an index.
 LOOKED_UP = {
     "@timestamp", "observer.type", "observer.hostname", "network.direction", "network.transport", "source.ip",
     "source.domain", "source.mac", "destination.ip", "destination.port", "destination.domain",

@@ -1,4 +1,4 @@
-"""The double of X-Pack: what it refuses, and that it leaves the rest to the core untouched."""
+"""The double of X-Pack: which requests it refuses, and that it passes others to the core unchanged."""
 
 import base64
 import io
@@ -20,7 +20,7 @@ MONTH = "network-2026.11"
 
 
 class Core:
-    """Stands for the core: notes what it is asked and answers a bulk as if all went well."""
+    """Stands for the core: records requests, and answers a bulk request as if all went well."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, bytes]] = []

@@ -1,4 +1,4 @@
-"""What the tests of the collector share: its machine, and the far end of its chain."""
+"""Fixtures of the collector's tests: its machine, and the double of Elasticsearch at the end of the chain."""
 
 import datetime
 import itertools
@@ -55,7 +55,7 @@ class Machine:
         self.run("python3", "-c", script, stdin=json.dumps([transport, address, lines]).encode())
 
     def documents(self, since: str | None = None) -> dict[str, dict]:
-        """Return what the double of Elasticsearch holds of this run, or since a time (ISO 8601), by id."""
+        """Return the documents in the double of Elasticsearch, by id: those of this run, or since a time (ISO 8601)."""
         answer = json.loads(self.run("curl", "-sk", "https://10.77.0.10:9200/_double"))
         return {
             id_: json.loads(source) | {"_index": index}
@@ -79,7 +79,7 @@ class Machine:
         return json.loads(self.run("wrtflow", "health", "--json", check=False))
 
     def told(self, part: str, name: str) -> int:
-        """Return a number of the health record; 0 as long as it is not there."""
+        """Return a number of the health record, 0 if it is missing."""
         return self.health().get(part, {}).get(name, 0)
 
     def behave(self, behaviour: dict | list) -> None:
@@ -90,16 +90,16 @@ class Machine:
         )
 
     def main_pid(self) -> str:
-        """Return the process of syslog-ng; 0 where there is none."""
+        """Return syslog-ng's process id, 0 if it does not run."""
         return self.run("systemctl", "show", "--property=MainPID", "--value", "syslog-ng").strip()
 
     def restart(self) -> None:
-        """Start syslog-ng anew."""
+        """Restart syslog-ng."""
         self.run("systemctl", "restart", "syslog-ng")
         self.wait("it listens", lambda: self.listens(514))
 
     def listens(self, port: int) -> bool:
-        """Whether somebody listens at a TCP port."""
+        """Tell whether a TCP port is open."""
         return f":{port} " in self.run("ss", "-Hltn")
 
     def kept(self) -> str:

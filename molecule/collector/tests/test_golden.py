@@ -34,7 +34,7 @@ def test_there_are_cases():
 def test_case(played, case):
     documents = played[case].result()
     expected = GOLDEN / f"{case}.json"
-    # For the author of a case: writes what comes out, to be read and committed.
+    # For the author of a case: write the documents, to be read and committed.
     if os.environ.get("WRTFLOW_GOLDEN") == "write":
         expected.write_text(documents)
     assert json.loads(documents) == json.loads(expected.read_text())

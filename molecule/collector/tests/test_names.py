@@ -61,7 +61,7 @@ def until_named(machine, device: str, remote: str) -> tuple[str | None, str]:
 
 @pytest.fixture
 def dead_resolver(machine):
-    """Nobody answers where the collector asks; syslog-ng is not told."""
+    """The collector's name server does not answer; syslog-ng is not restarted."""
     before = machine.run("cat", "/etc/resolv.conf").encode()
     machine.put("/etc/resolv.conf", f"nameserver {DEAD}\n".encode())
     yield

@@ -75,7 +75,7 @@ for order in sys.stdin:
 
 @dataclasses.dataclass
 class Flow:
-    """A good flow, and what has to come of it."""
+    """A good flow, and the document that it must become."""
 
     serial: int
     router: str
@@ -194,7 +194,7 @@ def evil(event: str, host: int, protocol: str = "TCP") -> str:
 
 
 class Soak:
-    """The run: what is open, what has ended, and what is done to the collector."""
+    """The run: open flows, ended flows, and the accidents of the collector."""
 
     def __init__(self, machine, seed: int) -> None:
         self.machine = machine
@@ -300,7 +300,7 @@ class Soak:
             self.ended[flow.serial] = flow
 
     def forged(self) -> None:
-        """Send what is no line, or not whose it says it is."""
+        """Send malformed lines, and lines of a false sender."""
         chance = self.chance
         whole = evil("NEW", 99)
         lines: list[bytes] = []
@@ -385,7 +385,7 @@ class Soak:
     # What is done to the collector.
 
     def settle(self) -> None:
-        """Wait until it has read what was sent."""
+        """Wait until the collector has read all lines that were sent."""
         before = -1
 
         def read() -> bool:
@@ -448,7 +448,7 @@ class Soak:
         self.counts["reloads"] += 1
 
     def restart(self) -> None:
-        """Start it anew, properly."""
+        """Restart the collector with systemctl."""
         self.settle()
         self._ask([("", "close", "")])
         self.machine.run("systemctl", "reset-failed", "syslog-ng", check=False)
@@ -457,7 +457,7 @@ class Soak:
         self.counts["restarts"] += 1
 
     def kill(self) -> None:
-        """Kill it, where the last second has nothing that is not on disk."""
+        """Kill the collector when everything of the last second is on disk."""
         self.kept()
         time.sleep(1)
         self._ask([("", "close", "")])
@@ -538,7 +538,7 @@ class Soak:
         self.counts["refusals"] += 1
 
     def end(self, after: int = 0) -> None:
-        """End all that is open, or what has begun after a flow."""
+        """End all open flows, or those that have begun after a flow."""
         for router, address in ROUTERS.items():
             mine = [flow for flow in self.open.values() if flow.router == router and flow.serial > after]
             if mine:
@@ -548,7 +548,7 @@ class Soak:
         self.settle()
 
     def close(self) -> None:
-        """Send no more."""
+        """Stop sending."""
         self._sender.stdin.close()
         self._sender.wait(20)
 

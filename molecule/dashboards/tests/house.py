@@ -395,7 +395,7 @@ class House:
         return flow
 
     def inbound(self, midnight: int) -> dict[str, Any]:
-        """Return a flow from outside: to a forwarded port, a ping, or somebody who tries a door."""
+        """Return a flow from outside: to a forwarded port, a ping, or a scan of a port."""
         start = midnight + round(self.random.random() * 86_400_000)
         chance = self.random.random()
         if chance < 0.4:
@@ -427,7 +427,7 @@ class House:
         return flow
 
     def scan(self, midnight: int) -> list[dict[str, Any]]:
-        """Return somebody who tries many ports within a few minutes."""
+        """Return the flows of a host that scans many ports within a few minutes."""
         start = midnight + round(self.random.random() * 80_000_000)
         stranger = self._stranger()
         ports = self.random.sample(range(1, 10_000), 30) + SCANNED

@@ -1,4 +1,4 @@
-"""Kibana as roles/kibana leaves it, and what the dashboards' panels learn from Elasticsearch."""
+"""Kibana as roles/kibana installs it, and Elasticsearch's answers to the dashboards' panels."""
 
 import base64
 import json
@@ -227,7 +227,7 @@ class TestImport:
 
 
 class TestExport:
-    """What somebody edited in Kibana comes into the project as a change of the files."""
+    """An edit in Kibana becomes a change of the project's files."""
 
     def test_only_the_edit_changes_a_file(self, tmp_path):
         objects = Path(shutil.copytree(panels.FOLDER, tmp_path / "objects"))
@@ -481,12 +481,12 @@ def table(name: str) -> list[dict[str, Any]]:
 
 
 def vega(name: str) -> dict[str, Any]:
-    """Return what a Vega panel is told."""
+    """Return the answer to a Vega panel's query."""
     return ask(panels.asked(panels.load("visualization")[name], page(name)), read(name)[0])["aggregations"]
 
 
 def holds(kql: str, one: dict[str, Any]) -> bool:
-    """Return whether a flow is what a query of the dashboards asks for, in Python's words."""
+    """Tell whether a flow matches a query of the dashboards, computed in Python."""
     for clause in kql.split(" and ") if kql else ():
         negated, field, sign, wanted = re.fullmatch(r"(NOT )?([\w.]+)(: | < | > )(.*)", clause).groups()
         value = one.get(field)
@@ -566,7 +566,7 @@ def reckoned(panel: dict[str, Any], documents: list[dict[str, Any]]) -> list[dic
 
 
 def bytes_of(flows: list[dict[str, Any]]) -> tuple[int, int]:
-    """Return what came into the house and what left it."""
+    """Return the bytes received from and sent to the internet."""
     ends = {
         "outbound": ("destination.bytes", "source.bytes"),
         "inbound": ("source.bytes", "destination.bytes"),

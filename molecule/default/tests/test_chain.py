@@ -79,7 +79,7 @@ def ledger() -> dict:
 
 
 def test_the_ledger_is_even(run):
-    """What the router's kernel has counted came to the collector, and every document is stored."""
+    """The collector got every start that the router's kernel has counted, and every document is stored."""
 
     def told() -> dict | None:
         sums = ledger()
@@ -111,7 +111,7 @@ def test_each_minute_has_its_health_documents(run):
 
 
 def doctor(*options: str) -> tuple[int, str]:
-    """Return the doctor's exit status and what he says."""
+    """Return the doctor's exit status and output."""
     done = subprocess.run(
         ["ansible-playbook", "--inventory", "inventory/lab", "playbooks/verify.yml", *options],
         cwd=lab.PROJECT, env={**os.environ, "MOLECULE_PROJECT_DIRECTORY": str(lab.PROJECT)},
@@ -127,7 +127,7 @@ def test_the_doctor_finds_nothing_wrong_and_a_test_flow_comes_through(run):
     assert "good: a test flow came through" in said
 
 
-#: What is broken on the log server, how it is put back, and what the doctor has to say.
+#: A fault on the log server, how it is undone, and the doctor's message.
 BREAKAGES = {
     "systemctl stop wrtflow-geolite.timer": (
         "systemctl start wrtflow-geolite.timer",

@@ -54,7 +54,7 @@ HEALTH_KEY = "health"
 
 
 class Bulk(http.server.ThreadingHTTPServer):
-    """The server; what it holds and how it behaves are plain attributes."""
+    """The server. Its documents and its behaviour are plain attributes."""
 
     daemon_threads = True
 
@@ -77,12 +77,12 @@ class Bulk(http.server.ThreadingHTTPServer):
             return self.behaviour.pop(0) if len(self.behaviour) > 1 else self.behaviour[0]
 
     def finish_request(self, request: typing.Any, client_address: typing.Any) -> None:
-        """Shake hands in the connection's own thread, so that a client that doesn't blocks nobody."""
+        """Do the TLS handshake in the connection's own thread, so that a silent client blocks no other."""
         self.connections += 1
         super().finish_request(self.context.wrap_socket(request, server_side=True), client_address)
 
     def handle_error(self, request: typing.Any, client_address: typing.Any) -> None:
-        """Clients may leave as they like."""
+        """Ignore clients that close their connection."""
 
     def create(self, body: bytes, behaviour: Behaviour) -> list[dict[str, typing.Any]]:
         """Take the documents of a request in; one answer each."""
@@ -116,7 +116,7 @@ class Request(http.server.BaseHTTPRequestHandler):
         """Say nothing."""
 
     def do_GET(self) -> None:
-        """Tell what has been taken."""
+        """Answer GET /_double."""
         self._answer(200, {"requests": self.server.requests, "documents": self.server.documents})
 
     def do_PUT(self) -> None:

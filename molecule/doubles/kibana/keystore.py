@@ -12,12 +12,12 @@ from pathlib import Path
 
 
 def path() -> Path:
-    """Return where the keystore lies."""
+    """Return the keystore's path."""
     return Path(os.environ.get("KBN_PATH_CONF", "/etc/kibana")) / "kibana.keystore"
 
 
 def load() -> dict:
-    """Return all settings by name; raises FileNotFoundError where there is no keystore."""
+    """Return all settings by name. Raise FileNotFoundError if there is no keystore."""
     return json.loads(base64.b64decode(path().read_text().partition(":")[2]))
 
 
@@ -27,7 +27,7 @@ def save(settings: dict) -> None:
 
 
 def add(name: str, force: bool, stdin: bool) -> int:
-    """Store what standard input holds, as JSON where it is JSON, which the vendor's tool does as well."""
+    """Store standard input; as JSON if it is JSON, as the vendor's tool does."""
     settings = load()
     if name in settings and not force:
         print(f"Setting {name} already exists, exiting without modifying keystore.")

@@ -1,6 +1,6 @@
 """The stand-in for Kibana's server: settings, TLS, authentication, and the saved objects API, as Kibana answers them.
 
-What it has in common with Kibana, and what not, stands in README.md.
+README.md says what it has in common with Kibana, and what not.
 """
 
 import email.parser
@@ -107,7 +107,7 @@ def settings() -> dict:
 
 
 class Elasticsearch:
-    """Who somebody is, asked from the real security of Elasticsearch."""
+    """Elasticsearch's security: whose login a request has."""
 
     def __init__(self, config: dict, first_start: bool):
         """Take address, token and authorities from Kibana's settings."""
@@ -374,7 +374,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Server(ThreadingHTTPServer):
-    """Shakes hands in the connection's own thread, so that a silent client holds up nobody."""
+    """Does the TLS handshake in the connection's own thread, so that a silent client holds up no other."""
 
     daemon_threads = True
     tls: ssl.SSLContext | None = None

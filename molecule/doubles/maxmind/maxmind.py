@@ -64,7 +64,7 @@ def pack(database: Path, folder: Path) -> Path:
 
 
 class Maxmind:
-    """Both servers, in threads of their own; what they offer, count and how they behave are plain attributes."""
+    """Both servers, in threads of their own. Files, counters and behaviour are plain attributes."""
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class Maxmind:
         return f"{path}?X-Amz-Expires={expires}&X-Amz-Signature={signature}"
 
     def close(self) -> None:
-        """Answer no more."""
+        """Stop both servers."""
         for server in (self.download, self.storage):
             server.shutdown()
             server.server_close()
@@ -123,7 +123,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Say nothing."""
 
     def answer(self, status: int, body: bytes = b"", headers: dict[str, str] | None = None) -> None:
-        """Answer whole, or what the behaviour leaves of it."""
+        """Send the whole answer, or the part that the behaviour allows."""
         behaviour = self.maxmind.behaviour if status == 200 and isinstance(self, Storage) else {}
         cut = behaviour.get("cut", behaviour.get("hold"))
         sent = b"" if self.command == "HEAD" or status == 304 else body[:cut]

@@ -14,7 +14,7 @@ class Hook(http.server.BaseHTTPRequestHandler):
     """Takes everything."""
 
     def do_POST(self) -> None:
-        """Keep what comes, and say so."""
+        """Write the JSON to the file, and answer 204."""
         content = self.rfile.read(int(self.headers["Content-Length"]))
         with FILE.open("ab") as file:
             file.write(content.replace(b"\n", b" ") + b"\n")

@@ -22,7 +22,7 @@ CONFIG = Path(os.environ.get("ES_PATH_CONF", "/etc/elasticsearch"))
 
 
 def tell_systemd(message: str) -> None:
-    """Send a notification to systemd, where it started us."""
+    """Send a notification to systemd, if systemd has started this process."""
     if path := os.environ.get("NOTIFY_SOCKET"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
             notify.connect(path.replace("@", "\0", 1) if path.startswith("@") else path)
@@ -45,7 +45,7 @@ def tls(settings: Settings) -> ssl.SSLContext | None:
 
 
 def serve(quiet: bool, pidfile: str | None) -> int:
-    """Run the node until it is told to end."""
+    """Run the node until it gets SIGTERM."""
     settings = read(CONFIG)
     context = tls(settings)
     data = settings.core.get("path.data", HOME / "data")

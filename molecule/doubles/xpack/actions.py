@@ -113,7 +113,7 @@ ROWS = _compile()
 
 
 def wanted(method: str, path: str) -> Wanted | None:
-    """Return what a request (path without query, percent-decoded) wants; None for one that nobody knows."""
+    """Return the action of a request (path without query, percent-decoded), None if it is not in the table."""
     path = path.rstrip("/") or "/"
     if path in OWN:
         return Wanted("")

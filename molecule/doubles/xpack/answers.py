@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass
 class Answer:
-    """What goes back to the client."""
+    """An HTTP answer."""
 
     status: int
     body: bytes = b""
@@ -19,7 +19,7 @@ class RefusedError(Exception):
     """Ends a request with an error in Elasticsearch's shape."""
 
     def __init__(self, status: int, kind: str, reason: str, header: dict[str, Any] | None = None) -> None:
-        """Keep what the client is told."""
+        """Take status, type and reason of the error, and headers for the answer."""
         super().__init__(reason)
         self.status = status
         self.error: dict[str, Any] = {"type": kind, "reason": reason}

@@ -22,7 +22,7 @@ class Authentication:
     """Tells who stands behind an Authorization header."""
 
     def __init__(self, store: Store, config: Path) -> None:
-        """Take what is stored; the keystore and the file realm's files are in the configuration's folder."""
+        """Take the store, and the configuration's folder with the keystore and the file realm's files."""
         self._store = store
         self._config = config
         self._bootstrap = keystore.load(config).get("bootstrap.password")

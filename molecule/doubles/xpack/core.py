@@ -58,7 +58,7 @@ class Core:
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            # Where the double is killed, the core must not live on and hold the data folder.
+            # If the double is killed, the core must end too: it holds the data folder.
             preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM),
         )
 

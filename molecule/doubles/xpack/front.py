@@ -1,4 +1,4 @@
-"""The REST API: authorizes every request, answers what is X-Pack's and passes the rest to the core."""
+"""The REST API: authorizes every request, answers those for X-Pack, and passes the rest to the core."""
 
 import json
 import traceback
@@ -86,7 +86,7 @@ class Front:
     # Authorization
 
     def _authorize(self, request: Request, subject: Subject, want: Wanted | None) -> str:
-        """Refuse what is not granted; return the path, narrowed to the indices that are."""
+        """Refuse a request without the privilege; return the path, narrowed to the granted indices."""
         if want is None:
             if not subject.may("cluster:admin/unknown") or not subject.may_on("indices:admin/unknown", "*"):
                 raise denied(subject, f"cluster:admin/unknown[{request.method} {request.path}]", None)
@@ -216,7 +216,7 @@ class Front:
 
 
 def _bulk_action(line: bytes, default: str | None) -> tuple[str, dict[str, Any], str]:
-    """Return a bulk action line's operation, what it says, and its index."""
+    """Return operation, metadata and index of a bulk action line."""
     try:
         ((operation, about),) = json.loads(line).items()
         index = about.get("_index") or default

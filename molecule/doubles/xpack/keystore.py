@@ -13,7 +13,7 @@ USAGE = "usage: elasticsearch-keystore create|list|has-passwd|upgrade|show NAME|
 
 
 def load(config: Path) -> dict[str, str]:
-    """Return the keystore's entries; none where there is no keystore."""
+    """Return the keystore's entries; none if there is no keystore."""
     file = config / NAME
     return json.loads(file.read_text()) if file.exists() else {}
 

@@ -156,7 +156,7 @@ class Lifecycle:
         return request.forward(self._core, path, body=json.dumps(kept).encode())
 
     def delete(self, request: Request, path: str) -> Answer:
-        """Delete indices, and forget what they followed."""
+        """Delete indices, and their lifecycle settings."""
         given = request.forward(self._core, path)
         if given.status < MULTIPLE:
             for name in list(self._store["lifecycles"]):

@@ -175,7 +175,7 @@ def check_role(role: dict[str, Any]) -> dict[str, Any]:
 
 @dataclass
 class Subject:
-    """Who asks, and what they may: every one of ``limits`` (lists of roles) has to allow it."""
+    """The login of a request, and its rights: each of ``limits`` (lists of roles) has to allow an action."""
 
     name: str
     label: str
@@ -197,7 +197,7 @@ class Subject:
         return all(any(_index(role, action, index) for role in roles) for roles in self.limits)
 
     def applications(self) -> list[dict[str, Any]]:
-        """Return what is granted in other applications (Kibana)."""
+        """Return the privileges in other applications (Kibana)."""
         return [entry for role in self.limits[0] for entry in role.get("applications", [])]
 
 

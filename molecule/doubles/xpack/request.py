@@ -21,7 +21,7 @@ class Request:
         self.query = dict(parse_qsl(split.query, keep_blank_values=True))
 
     def json(self) -> Any:
-        """Return the body, None where there is none."""
+        """Return the body, None if it is empty."""
         if not self.body.strip():
             return None
         try:
@@ -32,7 +32,7 @@ class Request:
             ) from None
 
     def forward(self, core: Core, path: str | None = None, body: bytes | None = None) -> Answer:
-        """Pass the request on as it is, but for what is given."""
+        """Pass the request on, with another path or body if given."""
         return self._ask(core, path or self.path, body, self.query, FORWARDED)
 
     def forward_readably(self, core: Core, path: str | None = None, body: bytes | None = None) -> Answer:

@@ -12,10 +12,10 @@ from .store import Store, digest
 
 
 class Security:
-    """The API over what is stored."""
+    """The security API over the store."""
 
     def __init__(self, store: Store, authentication: Authentication | None) -> None:
-        """Take what is stored, and who tells whose a password is."""
+        """Take the store, and the authentication that checks passwords."""
         self._store, self._authentication = store, authentication
 
     def call(
@@ -207,7 +207,7 @@ class Security:
             body["name"],
             role_descriptors=roles,
             metadata=body.get("metadata") or {},
-            # What the owner may now: the key goes on when the owner is changed or deleted.
+            # The owner's present rights: the key keeps them when the owner is changed or deleted.
             limited_by=subject.limits[0],
             expiration=int((time.time() + seconds(expiration, "expiration")) * 1000) if expiration else None,
         )
@@ -215,7 +215,7 @@ class Security:
         return answer({"id": key_id, "name": body["name"], "api_key": secret, "encoded": encoded})
 
     def _grant_api_key(self, body: dict[str, Any]) -> Answer:
-        """Make a key for somebody whose password the asker knows."""
+        """Make a key for the user whose password is in the request."""
         if body.get("grant_type") != "password" or not self._authentication:
             raise bad_request("Validation Failed: 1: invalid grant_type value", "validation_exception")
         pair = f"{body.get('username')}:{body.get('password')}"

@@ -19,7 +19,7 @@ class Handler(BaseHTTPRequestHandler):
     context: ssl.SSLContext | None = None
 
     def setup(self) -> None:
-        """Shake hands in this connection's own thread, so that a slow client holds up nobody else."""
+        """Do the TLS handshake in this connection's own thread, so that a slow client holds up no other."""
         if self.context:
             self.request.settimeout(30)
             self.request = self.context.wrap_socket(self.request, server_side=True)
@@ -27,7 +27,7 @@ class Handler(BaseHTTPRequestHandler):
         super().setup()
 
     def finish(self) -> None:
-        """Close without complaint where the client is gone."""
+        """Close the connection; ignore a client that is gone."""
         try:
             super().finish()
             if self.context:

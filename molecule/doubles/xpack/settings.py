@@ -35,7 +35,7 @@ class BadSettingsError(Exception):
 
 @dataclass
 class Settings:
-    """What the double needs to know of elasticsearch.yml."""
+    """The settings of elasticsearch.yml, divided between the double and the core."""
 
     xpack: dict[str, Any]
     core: dict[str, Any]
@@ -140,7 +140,7 @@ def _own() -> list[str]:
 
 
 def _site(address: str) -> bool:
-    """Java's isSiteLocalAddress(): an IPv6 ULA is none."""
+    """As Java's isSiteLocalAddress(), which is false for an IPv6 ULA."""
     ranges = ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fec0::/10")
     return any(ipaddress.ip_address(address) in ipaddress.ip_network(r) for r in ranges)
 

@@ -17,7 +17,7 @@ OK = 200
 
 
 class Snapshots:
-    """The API over what is stored."""
+    """The snapshot policies over the store."""
 
     def __init__(self, core: Core, store: Store) -> None:
         """Take the parts."""

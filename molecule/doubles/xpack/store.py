@@ -38,7 +38,7 @@ class Store:
             self.state.update(json.loads(file.read_text()))
 
     def deprecations(self) -> dict[str, Any]:
-        """Return what stands in the way of the next major version: what a test has put into the data folder."""
+        """Return the deprecations, which a test may have put into the data folder."""
         told = self._file.with_name("deprecations.json")
         chapters = {"cluster_settings": [], "node_settings": [], "ml_settings": [], "index_settings": {},
                     "data_streams": {}, "templates": {}, "ilm_policies": {}}  # fmt: skip

@@ -1,4 +1,4 @@
-"""What the tests of the databases share: the collector, MaxMind's double, and the playbook."""
+"""Fixtures of the databases' tests: the collector, MaxMind's double, and the playbook."""
 
 import hashlib
 import importlib.util
@@ -35,17 +35,17 @@ maxmind = load("maxmind_double", "molecule/doubles/maxmind/maxmind.py")
 
 
 class Collector(collector.Machine):
-    """The log server, and what the updater does there."""
+    """The log server with the updater."""
 
     def update(self) -> tuple[str, list[str]]:
-        """Start the unit; return how it ended, and what it said."""
+        """Start the unit; return its result and its output."""
         # systemd refuses a sixth start within 10 s, and shows the run before.
         self.run("systemctl", "reset-failed", "wrtflow-geolite", check=False)
         self.run("systemctl", "start", "wrtflow-geolite", check=False)
         return self.ended()
 
     def ended(self) -> tuple[str, list[str]]:
-        """Return how the unit's last run ended, and what it said."""
+        """Return the result and the output of the unit's last run."""
         said = self.run(
             *("journalctl", "--quiet", "--output=cat", "_TRANSPORT=stdout"),
             "_SYSTEMD_INVOCATION_ID=" + self.unit("wrtflow-geolite", "InvocationID"),
@@ -98,7 +98,7 @@ class Double:
         self._ask("PUT", json.dumps(behaviour).encode())
 
     def requests(self) -> list[dict]:
-        """Return what it was asked."""
+        """Return the requests that the double has got."""
         return json.loads(self._ask("GET"))["requests"]
 
     def release(self, kind: str, database: Path) -> None:

@@ -1,4 +1,4 @@
-"""Runs of the project's playbooks on the lab's router, and what they said."""
+"""Run the project's playbooks on the lab's router, and return their messages."""
 
 import json
 import os
@@ -11,7 +11,7 @@ import lab
 
 @dataclass
 class Run:
-    """What a playbook did on the router."""
+    """The result of a playbook on the router."""
 
     failed: bool
     #: The tasks that changed something, each with the items of its loop that did.

@@ -1,4 +1,4 @@
-"""A router with a fault: the run stops before it changes anything, or warns, and says how to mend it."""
+"""A router with a fault: the run stops before it changes anything, or warns, and says how to fix it."""
 
 from contextlib import contextmanager
 
@@ -36,7 +36,7 @@ def uci(option: str, value: str) -> tuple[str, str]:
 
 
 def refused(**variables) -> str:
-    """Run the playbook, which has to stop without having changed anything; return what it said."""
+    """Run the playbook, which must stop before it changes anything; return its messages."""
     done = playbook.run("router", **variables)
     assert done.failed
     assert done.changed == []

@@ -1,4 +1,4 @@
-"""The role on a router: what it sends, what it leaves out, and that it mends."""
+"""The role on a router: the lines it sends, the flows it leaves out, and the services it restarts."""
 
 import datetime
 import itertools
@@ -92,7 +92,7 @@ def flow_arrives() -> None:
 
 
 def flows_arrive_again() -> None:
-    """What is made while the log connects anew is lost; then flows reach the collector."""
+    """Flows while the log reconnects are lost; after that, flows reach the collector."""
     sent = Sent()
     made = {"destination": SITE, "port": "80"}
     lab.wait_for("a flow", lambda: fetch() or "DESTROY" in sent.flows(**made), LONG, every=2)
@@ -153,7 +153,7 @@ def question_arrives() -> None:
 
 
 def questions_arrive_again() -> None:
-    """What is asked while the log or dnsmasq starts again is lost; then questions reach the collector."""
+    """Queries while the log or dnsmasq restarts are lost; after that, queries reach the collector."""
     sent = Sent()
     ask = ("dig", "+short", "+tries=1", "+time=1", "-b", lab.LAPTOP, "@10.77.0.1", "news.example")
     pattern = rf"query\[A\] news\.example from {lab.LAPTOP}"
@@ -367,7 +367,7 @@ def test_a_ring_of_another_size_takes_no_names_away():
     assert playbook.succeeds("router", **ring) == would
     question_arrives()
     assert playbook.succeeds("router", **ring) == []
-    # As it was to the letter: uci writes an option that is set anew at the section's end.
+    # Exactly the former file: uci writes an option that is set again at the section's end.
     on_router("mv /tmp/system /etc/config/system; /etc/init.d/log restart")
     playbook.succeeds("router")
 

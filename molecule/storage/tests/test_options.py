@@ -1,4 +1,4 @@
-"""What a house may choose: snapshots, an authority of its own, new keys."""
+"""The options: snapshots, an authority of your own, new keys."""
 
 import json
 import re
@@ -26,7 +26,7 @@ def ask(method: str, path: str, body: Any = None) -> dict[str, Any]:
 
 
 def count(index: str) -> int:
-    """Return an index's documents; -1 where there is no such index."""
+    """Return the number of an index's documents, -1 if there is no such index."""
     return ask("GET", f"/{index}/_count").get("count", -1)
 
 

@@ -1,4 +1,4 @@
-"""What is there already: an installed version, somebody's settings and data, an address, memory. Refused or kept."""
+"""A machine that is not new: an installed version, somebody's settings and data, its address and memory."""
 
 import re
 import subprocess

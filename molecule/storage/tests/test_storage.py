@@ -1,4 +1,4 @@
-"""Elasticsearch as roles/elasticsearch leaves it: who may what, what a flow is, and what a second run mends."""
+"""Elasticsearch as roles/elasticsearch installs it: rights, the index template, and repairs by a second run."""
 
 import json
 import os
@@ -365,14 +365,14 @@ class TestWhatAFlowIs:
 
 
 def retention(host: Any, **changed: str) -> str:
-    """Run the retention with some of its settings changed; return what it says."""
+    """Run the retention with some of its settings changed; return its output."""
     settings = json.loads(lab.run("logserver", "cat", "/etc/wrtflow/retention.json")) | changed
     lab.put("logserver", "/root/retention.json", json.dumps(settings).encode(), 0o600)
     return host.check_output("wrtflow-retention --settings /root/retention.json")
 
 
 def verify(*options: str) -> str:
-    """Ask the doctor how the storage is; return all that he says."""
+    """Run the doctor for the storage; return its output."""
     done = subprocess.run(
         ["ansible-playbook", "--inventory", "inventory/lab", "playbooks/verify.yml", "--tags", "storage", *options],
         cwd=lab.PROJECT, env={**os.environ, "MOLECULE_PROJECT_DIRECTORY": str(lab.PROJECT)},
@@ -528,7 +528,7 @@ def test_a_run_mends_what_is_lost_refused_or_changed():
         "logserver", "/usr/share/elasticsearch/bin/elasticsearch-keystore", "add", "--stdin", "--force",
         "xpack.security.transport.ssl.keystore.secure_password", stdin="left\n",
     )  # fmt: skip
-    # As after a storage that was set up anew: its superuser has another password than ours.
+    # As after a new installation of Elasticsearch: its superuser has another password.
     ask("POST", "/_security/user/elastic/_password", {"password": "another one"}, "elastic")
     requests.delete(
         lab.ELASTICSEARCH + "/_index_template/wrtflow-flows",
