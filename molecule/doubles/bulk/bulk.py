@@ -1,27 +1,27 @@
 #!/usr/bin/env python3
-"""Stands in for Elasticsearch's _bulk, for one purpose: refusals and accidents that the real one can't be made to show.
+"""Stands in for Elasticsearch's _bulk, for refusals and accidents that the real one can't be made to show.
 
-What it answers when all is well (201, 409 for an id that is there, 401 for a key it doesn't know) and the bodies of
-its errors are those of Elasticsearch 9.2. It keeps documents in memory, searches nothing, checks no mapping.
+By default it answers as Elasticsearch 9.2 (201, 409 for an id that exists, 401 for an unknown key), and so do the
+bodies of its errors. It keeps documents in memory, has no search, and checks no mapping.
 
     bulk.py [--port 9200] [--certificate FILE] [--api-key ENCODED]      runs it; FILE: certificate and key, PEM
 
-How it misbehaves is a JSON object, PUT to /_double (a list: one for each of the next requests, the last stays):
+Its behaviour is a JSON object, PUT to /_double (a list: one for each of the next requests; the last one stays):
 
-    {}                                        as it should
+    {}                                        the default
     {"status": 503, "type": "...", "match": "REGEX"}  a request is refused when a document's source matches (default:
                                               always); "body": with this text, not with an error as Elasticsearch's
     {"item": 429, "type": "...", "match": "REGEX"}    documents whose source matches are refused (default: all);
                                               "index": "REGEX": of the indices that match; "also": {...}: a further rule
     {"item": "blocked"}                       as an index with a write block refuses them; also "closed", "no pipeline",
                                               "no shard"
-    {"limit": 1000}                           413 for a body of more bytes than this; with "cut" a cut without a word
+    {"limit": 1000}                           413 for a longer body; with "cut" no answer, but a closed connection
     {"drip": 0.1}                             the answer comes byte by byte, each after 0.1 s; "bytes": 500, at least
     {"wait": 5}                               the documents are taken, the answer comes after 5 s
-    {"cut": "before"}                         the connection ends before the documents are taken ("after": after that)
-    {"close": true}                           the answer promises to keep the connection, and closes it
+    {"cut": "before"}                         the connection is closed before ("after": after) the documents are taken
+    {"close": true}                           the connection is closed after an answer that promises to keep it
 
-GET /_double tells {"requests": n, "documents": {"INDEX": {"ID": {...}}}}.
+GET /_double returns {"requests": n, "documents": {"INDEX": {"ID": {...}}}}.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ import typing
 
 Behaviour = dict[str, typing.Any]
 
-# What an index is at fault for: status, type, reason.
+# Faults of an index: status, type, reason.
 INDEX_FAULTS = {
     "blocked": (403, "cluster_block_exception", "index [{}] blocked by: [FORBIDDEN/8/index write (api)];"),
     "closed": (400, "index_closed_exception", "closed"),
@@ -49,7 +49,7 @@ INDEX_FAULTS = {
     ),
 }
 
-# With this key come health documents, at any moment: they are taken, and are not the request that a test waits for.
+# Health documents come with this key, at any moment. They are accepted, and are not counted as a test's requests.
 HEALTH_KEY = "health"
 
 

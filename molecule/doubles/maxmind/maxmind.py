@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Stands in for MaxMind's download service, which wants an account and can't be reached from the lab.
+"""Stands in for MaxMind's download service, which needs an account and can't be reached from the lab.
 
 It speaks the protocol of dev.maxmind.com, "Updating GeoIP and GeoLite Databases", Direct Downloads:
 
@@ -7,22 +7,22 @@ It speaks the protocol of dev.maxmind.com, "Updating GeoIP and GeoLite Databases
         with Basic authentication, account id and licence key: 401 without, 404 for a database it doesn't have,
         429 when the day's downloads are used up, else 302 to a storage host with a signed address
     GET the signed address
-        200 with Last-Modified, or 304 to an If-Modified-Since; 403 where the signature is wrong, too old or another
-        method's, and 400 where there is an Authorization header as well: the licence key is not the storage's business
+        200 with Last-Modified, or 304 to an If-Modified-Since; 403 if the signature is wrong, too old or for another
+        method, and 400 if there is an Authorization header, because the storage must not get the licence key
     HEAD instead of GET, for both
         the same without a body, and not counted as a download: MaxMind's way to ask for the latest release's date
 
-Download and storage are two addresses of one process. What it offers are the .tar.gz files of a folder, packed as
-MaxMind packs them; they are read at each request, so a new file is a new release.
+Download and storage are two addresses of one process. The releases are the .tar.gz files of a folder, packed as
+MaxMind packs them. They are read at each request, so a new file is a new release.
 
     maxmind.py --folder DIR --download HOST:PORT --storage HOST:PORT [--certificate FILE]     FILE: certificate and key
     maxmind.py --folder DIR --pack GeoLite2-City.mmdb...                                      puts releases there
 
-How it misbehaves is a JSON object, PUT to /_double: {"limit": 0} downloads are left for today; {"cut": 1000} the
-storage ends the connection after so many bytes; {"hold": 1000} it says no more after so many, until that is over;
-{"checksum": "…"} is told for every file; {"fail": 503} is all that the storage answers; {"unconditional": true} it
-sends what was not modified, too; {} all is well.
-GET /_double tells what was asked: {"requests": [{"method", "path", "status", "bytes"}…]}.
+Its behaviour is a JSON object, PUT to /_double: {"limit": 0} allows so many downloads today; {"cut": 1000} closes the
+storage's connection after so many bytes; {"hold": 1000} pauses after so many bytes, until the behaviour changes;
+{"checksum": "…"} is the checksum of every file; {"fail": 503} is the storage's only answer; {"unconditional": true}
+ignores If-Modified-Since; {} is the default.
+GET /_double returns the requests: {"requests": [{"method", "path", "status", "bytes"}…]}.
 """
 
 from __future__ import annotations
