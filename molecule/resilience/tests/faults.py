@@ -123,13 +123,13 @@ def elasticsearch_stalls() -> Iterator[None]:
 
 _INSTEAD = """
 cat /etc/elasticsearch/certs/http.crt /etc/elasticsearch/certs/http.key >/run/bulk.pem
-systemd-run --quiet --unit=fault-bulk python3 /root/bulk.py --port 9201 --certificate /run/bulk.pem --api-key "$1"
-until curl --silent --fail --insecure --request PUT --data '{"status": 503, "type": "unavailable"}' https://127.0.0.1:9201/_double
-do sleep 0.1; done
+systemd-run --quiet --unit=fault-bulk python3 /root/bulk.py --port 9299 --certificate /run/bulk.pem --api-key "$1"
+curl --silent --show-error --fail --insecure --retry 20 --retry-delay 1 --retry-connrefused \\
+    --request PUT --data '{"status": 503, "type": "unavailable"}' https://127.0.0.1:9299/_double
 nft --file - <<'END'
 add table ip fault
 add chain ip fault divert { type nat hook output priority -100; }
-add rule ip fault divert ip daddr 10.77.0.10 tcp dport 9200 redirect to :9201
+add rule ip fault divert ip daddr 10.77.0.10 tcp dport 9200 redirect to :9299
 # Connections from before are not diverted: they end.
 add chain ip fault cut { type filter hook output priority 0; }
 add rule ip fault cut ip daddr 10.77.0.10 tcp dport 9200 reject with tcp reset
