@@ -31,7 +31,7 @@ def test_the_flows_stay_and_nothing_else():
 
 @pytest.mark.long
 def test_a_new_run_finds_the_flows_and_another_removes_them():
-    code, said = lab.deploy("site.yml")
+    code, said = lab.deploy("../site.yml")
     assert code == 0, said
     assert lab.documents({"match_all": {}})
     uninstall(wrtflow_remove_data=True)
