@@ -11,6 +11,7 @@ import itertools
 import re
 import typing
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from wrtflow import document
 from wrtflow.clock import Clock
@@ -44,7 +45,8 @@ _DAY = 86_400_000
 Ends = tuple[Place, Place, Place, Place]
 
 
-class Event(typing.NamedTuple):
+@dataclass(slots=True, eq=False)
+class Event:
     """A flow event of a router, on its way from 20 to 30."""
 
     router: Router
@@ -55,7 +57,8 @@ class Event(typing.NamedTuple):
     left_out: bool = False  # nothing may be stored of it
 
 
-class Open(typing.NamedTuple):
+@dataclass(slots=True, eq=False)
+class Open:
     """A flow without its end."""
 
     number: int
@@ -68,7 +71,8 @@ class Open(typing.NamedTuple):
     name: str | None  # the site's name as it was asked for
 
 
-class Ended(typing.NamedTuple):
+@dataclass(slots=True, eq=False)
+class Ended:
     """A flow on its way from 30 to 40."""
 
     router: Router
@@ -156,8 +160,8 @@ class Correlate:
 
     def ends(self, event: Event) -> list[Ended]:
         """Take a DESTROY. Returns the flow; nothing where it is left out, or where the line came before."""
-        router, read, text, ends, at, left_out = event
-        line = document.identity(read, router.id, text)
+        router, read = event.router, event.read
+        line = document.identity(read, router.id, event.text)
         before = self._ends.pop(line, None)
         flow = router.tuples.get(read.tuple)
         if not (isinstance(flow, Open) and read.distinct):
@@ -167,7 +171,7 @@ class Correlate:
             flow = None
         if flow is not None:
             self._remove(flow)
-        if left_out or (flow is not None and not flow.line):
+        if event.left_out or (flow is not None and not flow.line):
             return []
         if flow is None:
             # The same line again: its document gets the same id, and Elasticsearch keeps the first.
@@ -179,7 +183,7 @@ class Correlate:
         self._ends[line] = end
         if len(self._ends) > _ENDS:
             self._ends.popitem(last=False)
-        return [Ended(router, read, ends, document.END, at, start, name, end)]
+        return [Ended(router, read, event.ends, document.END, event.at, start, name, end)]
 
     def expire(self, most: int) -> list[Ended]:
         """End flows that are open too long or that a boot of their router ended, but not more than most."""
@@ -221,7 +225,7 @@ class Correlate:
         known = router.tuples.get(read.tuple)
         if anywhere and (known is None or not read.distinct):
             earlier = (_oldest(one.tuples.get(read.tuple)) for one in self._routers.earlier(router))
-            return min(filter(None, (_oldest(known), *earlier)), default=None)
+            return min(filter(None, (_oldest(known), *earlier)), key=lambda flow: flow.number, default=None)
         return _oldest(known)
 
     def _apart(self, before: Open, read: Flow, now: int) -> int:

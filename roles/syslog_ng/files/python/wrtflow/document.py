@@ -10,6 +10,7 @@ import time
 import typing
 import zoneinfo
 from binascii import b2a_base64
+from dataclasses import dataclass
 from hashlib import blake2b
 
 from wrtflow.parse import Flow, protocol
@@ -22,7 +23,8 @@ END, TIMEOUT = "flow-end", "flow-timeout"
 ROUTER, ACCESS_POINT = "router", "access_point"
 
 
-class Facts(typing.NamedTuple):
+@dataclass(slots=True, eq=False)
+class Facts:
     """What is known of a flow beyond its line and its places."""
 
     observer: str  # ROUTER or ACCESS_POINT
@@ -39,7 +41,6 @@ class Facts(typing.NamedTuple):
     registered_domain: str | None = None
 
 
-@functools.lru_cache(maxsize=4096)
 def quoted(text: str) -> str:
     """Return the text as a JSON string."""
     return json.dumps(text, ensure_ascii=False)
@@ -141,30 +142,56 @@ def document(ended: Ended, ends: Ends, start: int | None, end: int, facts: Facts
     else:
         # The counters come with the DESTROY: here they are unknown, not 0.
         totals = sent = received = ""
-    number, transport = protocol(read.protocol)
-    source_name = f',"domain":{quoted(facts.source_name)}' if facts.source_name else ""
-    source_mac = f',"mac":"{facts.source_mac}"' if facts.source_mac else ""
-    destination_name = f',"domain":{quoted(facts.destination_name)}' if facts.destination_name else ""
-    registered = f',"registered_domain":{quoted(facts.registered_domain)}' if facts.registered_domain else ""
     first = ',"first_seen":true' if facts.first_seen else ""
-    device = f',"device":{quoted(facts.device)}' if facts.device else ""
-    maker = f'"device":{{"manufacturer":{quoted(facts.manufacturer)}}},' if facts.manufacturer else ""
-    # Neighbours in an index share site and device. What differs stands side by side, because that compresses best.
     source_port = "" if read.source_port is None else f',"port":{read.source_port}'
     destination_port = "" if read.destination_port is None else f',"port":{read.destination_port}'
+    source_nat = _nat(source, reply_destination, read.source_port, read.reply_destination_port)
+    destination_nat = _nat(destination, reply_source, read.destination_port, read.reply_source_port)
+    # Neighbours in an index share site and device. What differs stands side by side, because that compresses best.
     return (
-        f'{{"ecs":{{"version":"8.17.0"}},"observer":{{"hostname":{quoted(ended.router.host)},"type":"{facts.observer}"}},'
+        f"{{{_observer(ended.router.host, facts.observer)},"
         f'"event":{{"kind":"event","category":["network"],"type":["connection","end"],"action":"{ended.action}"{period}}},'
-        f'"@timestamp":"{at}",{maker}"wrtflow":{{"domain_source":"{facts.domain_source}"{device}{hour}{first}}},'
-        f'"source":{{"ip":"{source.ip}"{source_mac}{source_name}'
-        f"{_nat(source, reply_destination, read.source_port, read.reply_destination_port)}{source.json}"
+        f'"@timestamp":"{at}",{_device(facts.device, facts.manufacturer, facts.domain_source)}{hour}{first}}},'
+        f'"source":{{"ip":"{source.ip}"{_name(facts.source_mac, facts.source_name)}{source_nat}{source.json}'
         f"{source_port}{sent}}},"
-        f'"network":{{"type":"ipv{source.version}","direction":"{facts.direction}","transport":"{transport}",'
-        f'"iana_number":"{number}"{totals}}},'
-        f'"destination":{{"ip":"{destination.ip}"{destination_port}{destination_name}{registered}'
-        f"{_nat(destination, reply_source, read.destination_port, read.reply_source_port)}{destination.json}"
+        f"{_network(source.version, facts.direction, read.protocol)}{totals}}},"
+        f'"destination":{{"ip":"{destination.ip}"{destination_port}'
+        f"{_name(None, facts.destination_name, facts.registered_domain)}{destination_nat}{destination.json}"
         f"{received}}}}}"
     )
+
+
+# What many documents have in common is written once.
+_once = functools.lru_cache(maxsize=4096)
+
+
+@_once
+def _observer(host: str, kind: str) -> str:
+    """Return the first members of a document, with the router."""
+    return f'"ecs":{{"version":"8.17.0"}},"observer":{{"hostname":{quoted(host)},"type":"{kind}"}}'
+
+
+@_once
+def _network(version: int, where: str, written: str) -> str:
+    """Return the member network without its end. where: the direction; written: the protocol of the line."""
+    number, transport = protocol(written)
+    return f'"network":{{"type":"ipv{version}","direction":"{where}","transport":"{transport}","iana_number":"{number}"'
+
+
+@_once
+def _device(name: str | None, manufacturer: str | None, domain_source: str) -> str:
+    """Return the members device, and wrtflow without its end."""
+    made = f'"device":{{"manufacturer":{quoted(manufacturer)}}},' if manufacturer else ""
+    called = f',"device":{quoted(name)}' if name else ""
+    return f'{made}"wrtflow":{{"domain_source":"{domain_source}"{called}'
+
+
+@_once
+def _name(mac: str | None, domain: str | None, registered: str | None = None) -> str:
+    """Return the members of source or destination that tell its name, each behind a comma."""
+    members = f',"mac":"{mac}"' if mac else ""
+    members += f',"domain":{quoted(domain)}' if domain else ""
+    return f'{members},"registered_domain":{quoted(registered)}' if registered else members
 
 
 def _nat(place: Place, translated: Place, port: str | None, translated_port: str | None) -> str:

@@ -137,8 +137,10 @@ class Enrich:
         device = names.device(home.ip)
         # The contact is first in the other router's flow: the dashboards show that one.
         first = not access_point and self.contacts.meets(device.mac, home.ip, destination, ended.at)
-        known = device.name, device.mac, site, via, first
-        return Facts(observer, direction, *known, *self._maker(device, home), registered)
+        called, manufacturer = self._maker(device, home)
+        return Facts(
+            observer, direction, device.name, device.mac, site, via, first, called, manufacturer, registered
+        )
 
     def _maker(self, device: Device, home: Place) -> tuple[str, str | None]:
         """Return what the device at home is called, and who made it."""

@@ -56,7 +56,7 @@ class Names:
 
     def asked(self, device_ip: str, remote_ip: str, at: int | None = None) -> str | None:
         """Return the name that led a device to a remote: the one it asked for last until at (ms, steady; None: now)."""
-        owner, name = self.mac(device_ip), self._passive.name
+        owner, name = self._devices.device(device_ip).mac, self._passive.name
         # Before its MAC was known, the device was its address.
         return (owner and name(owner, remote_ip, at)) or name(device_ip, remote_ip, at)
 
