@@ -58,9 +58,13 @@ class Site:
         self.name = f"{chance.choice(['www', 'api', 'cdn', 'img', 'eu-west'])}{number % 7}.{self.registered}"
         self.port = chance.choice([443] * 17 + [80, 123, 5222])
         self.code, self.country = f"{chr(65 + country % 26)}{chr(65 + country // 26)}", f"Country {country}"
-        self.city, part = f"City {country}-{chance.randint(0, 4)}", chance.randint(0, 2)
+        city = chance.randint(0, 4)
+        self.city, part = f"City {country}-{city}", city % 3
         self.region, self.region_code = f"Region {country}-{part}", f"{self.code}-{part}"
-        self.lat, self.lon = round(chance.uniform(-60, 70), 4), round(chance.uniform(-180, 180), 4)
+        # The databases know a server's city, not where in it.
+        self.place = country * 10 + city
+        where = random.Random(self.place)
+        self.lat, self.lon = round(where.uniform(-60, 70), 4), round(where.uniform(-180, 180), 4)
         self.network, self.owner = 1000 + number % 400, f"Network Operator {number % 400} GmbH"
 
 
@@ -125,14 +129,15 @@ class Flow:
         }  # fmt: skip
 
     def article(self) -> dict[str, Any]:
-        """Return it as the article's chain (article.conf) writes it, with the ids of places that the article shows."""
+        """Return it as the document that the article prints, with all that geoip2() says of a place."""
         site, client, name = self.site, f"192.168.1.{20 + self.device}", DEVICES[self.device]
         protocol, length = "UDP" if self.udp else "TCP", (self.end - self.start) // 1000
         country = {
-            "geoname_id": str(700_000 + site.number % COUNTRIES),
+            "geoname_id": str(700_000 + site.place // 10),
             "iso_code": site.code,
             "names": {"en": site.country},
         }
+        end = iso(self.end, 1000)
         return {
             "nf_reply": {
                 "SRC": site.ip, "SPT": str(site.port), "PROTO": protocol, "PKTS": str(self.packets_down),
@@ -143,7 +148,7 @@ class Flow:
                 "DST": site.ip, "DPT": str(site.port), "BYTES": str(self.up),
             },
             "nf": {
-                "SESSION_START": iso(self.start, 1000), "SESSION_LENGTH": length, "SESSION_END": iso(self.end, 1000),
+                "SESSION_START": iso(self.start, 1000), "SESSION_LENGTH": str(length), "SESSION_END": end,
             },
             "hostname": {"server": site.name, "client": name},
             "geoip2": {
@@ -151,15 +156,14 @@ class Flow:
                 "registered_country": country,
                 "location2": f"{site.lat:.6f},{site.lon:.6f}",
                 "location": {"longitude": f"{site.lon:.6f}", "latitude": f"{site.lat:.6f}", "accuracy_radius": "20"},
-                "country": country,
+                "country": {**country, "is_in_european_union": "true"},
                 "continent": {"names": {"en": "Europe"}, "code": "EU", "geoname_id": "6255148"},
-                "city": {"names": {"en": site.city}, "geoname_id": str(3_000_000 + site.number)},
+                "city": {"names": {"en": site.city}, "geoname_id": str(3_000_000 + site.place)},
             },
-            "TRANSPORT": "rfc3164+tcp", "SOURCE": "s", "PROGRAM": "ulogd", "PRIORITY": "info", "PID": "1868",
-            "MSGFORMAT": "rfc3164",
+            "PROGRAM": "ulogd", "PRIORITY": "info", "PID": "1868",
             "MESSAGE": f"Session completed; client='{client}'; server='{site.ip}'; destination_port='{site.port}';"
             f" protocol='{protocol}'; session_lenght='{length}'\n",
-            "LEGACY_MSGHDR": "ulogd[1868]: ", "HOST_FROM": "openwrt", "HOST": "openwrt", "FACILITY": "local2",
+            "HOST": "openwrt", "FACILITY": "local2", "ISODATE": end,
             "DATE": time.strftime("%b %d %H:%M:%S", time.gmtime(self.end / 1000)),
         }  # fmt: skip
 
