@@ -69,11 +69,11 @@ class Traffic:
                 self.rounds += 1
 
 
-def silent(events: lab.KernelEvents) -> None:
-    """Wait until the kernel has ended all flows."""
+def silent(events: lab.KernelEvents, mended: float) -> None:
+    """Wait until the kernel has ended flows after the mend, and then all of them."""
     lab.wait_for(
         "the kernel to end all flows",
-        lambda: events.flows and time.time() - events.flows[-1].seen > SILENCE,
+        lambda: events.flows and mended < events.flows[-1].seen < time.time() - SILENCE,
         120,
     )
 
@@ -145,7 +145,7 @@ def test_every_flow_is_there_once(fault, table):
                 events.listen()
             mended = time.time()
             traffic.another_round()
-        silent(events)
+        silent(events, mended)
         unheard = (broken, mended) if fault.unheard else (0.0, 0.0)
         end = time.monotonic() + PATIENCE
 
