@@ -11,7 +11,7 @@ import storage
 from fakes import DAY, line
 from hypothesis import given
 from hypothesis import strategies as st
-from wrtflow import document
+from wrtflow import document, store
 from wrtflow.correlate import Ended
 from wrtflow.document import Facts
 from wrtflow.parse import Reader, whole
@@ -26,19 +26,23 @@ def place(text: str) -> Place:
     return Place(text, 4, home=text.startswith("10.77."))
 
 
-def made(
+def written(
     text: str = LINE,
     action: str = document.END,
     times: tuple[int | None, int] = (1_000, 2_500),
     name: str | None = None,
     host: str = "OpenWrt",
     zone: str = "UTC",
-) -> dict:
+) -> str:
     read = Reader().read(text)
     ends = tuple(map(place, (read.source, read.destination, read.reply_source, read.reply_destination)))
     ended = Ended(Router(host, "10.77.0.1", ""), read, ends, action, 0, None, None, "")
     facts = Facts(document.ROUTER, document.direction(*ends[:3]), name, None, name, "none", False)
-    return json.loads(document.document(ended, ends, *times, facts, document.Calendar(zone)))
+    return document.document(ended, ends, *times, facts, document.Calendar(zone))
+
+
+def made(*arguments, **more) -> dict:
+    return json.loads(written(*arguments, **more))
 
 
 def identity(text: str = LINE, router: str = "OpenWrt@10.77.0.1") -> str:
@@ -132,6 +136,12 @@ def test_the_bench_measures_documents_as_the_collector_writes_them():
     )  # fmt: skip
     written = json.loads(document.document(ended, ended.ends, 1_000, 2_500, facts, document.Calendar("UTC")))
     assert measured == names(written)
+
+
+def test_the_delivery_finds_a_flow_s_end_in_its_document():
+    end = int(time.time() * 1000) - 5_000
+    document_of_it = store.Document(b"network-2026.10", b"id", written(times=(end - 1_000, end)).encode())
+    assert 5_000 <= store.Batch.of([document_of_it]).age() < 60_000
 
 
 def test_a_flow_that_ended_before_it_began_lasted_no_time():

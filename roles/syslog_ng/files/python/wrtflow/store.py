@@ -75,7 +75,7 @@ _plain = re.compile(rb"[A-Za-z0-9_.=+/-]+").fullmatch
 _action = re.compile(rb'\{"create":\{"_index":"([^"]*)","_id":"([^"]*)"\}\}')
 _NOBODY = (b"", b"", b"")
 # When the first document's flow ended.
-_end = re.compile(rb'[^\n]*\n\{"@timestamp":"([0-9TZ:.-]{20,24})"').match
+_end = re.compile(rb'[^\n]*\n[^\n]*?"@timestamp":"([0-9TZ:.-]{20,24})"').match
 
 
 class Document(typing.NamedTuple):
