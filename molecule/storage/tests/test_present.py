@@ -6,6 +6,7 @@ import subprocess
 import lab
 import pytest
 import requests
+from test_options import accepted
 
 testinfra_hosts = ["docker://wrtflow-logserver"]
 
@@ -38,15 +39,6 @@ def start(host) -> str:
 def pretend_version(host, version: str) -> None:
     """Have the package manager believe that this version is installed."""
     host.check_output(rf"sed -i '/^Package: elasticsearch$/,/^$/s/^Version: .*/Version: {version}/' {STATUS}")
-
-
-def accepted() -> bool:
-    """Tell whether Elasticsearch accepts the reader's key: a node that has just started accepts nobody for a moment."""
-    answer = requests.get(
-        f"{lab.ELASTICSEARCH}/_security/_authenticate", timeout=30, verify=lab.SECRETS / "elasticsearch-ca.crt",
-        headers={"Authorization": f"ApiKey {lab.secret('reader.api-key')}"},
-    )  # fmt: skip
-    return answer.ok
 
 
 @pytest.fixture
@@ -153,7 +145,9 @@ class TestVersions:
             refused(host, "_migration/deprecations", "8.19.5")
         finally:
             host.check_output("systemctl start elasticsearch")
-            lab.wait_for("Elasticsearch to accept its keys", accepted, 60)
+            # A node that has just started accepts nobody for a moment.
+            key = lab.secret("reader.api-key")
+            lab.wait_for("Elasticsearch to accept its keys", lambda: accepted(key) == 200, 60)
 
     @pytest.mark.long
     def test_the_last_eight_without_a_fault_becomes_nine(self, host):
