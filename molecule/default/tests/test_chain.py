@@ -160,7 +160,7 @@ def test_the_doctor_names_what_is_broken_and_its_mend():
         for command in BREAKAGES:
             lab.run("logserver", "sh", "-c", command)
             broken.append(command)
-        # Nobody has turned the lab's alerts on: to the doctor they are broken as soon as somebody wants them.
+        # The lab's alerts are off. With a receiver set, the doctor has to say that their timer does not run.
         code, said = doctor(
             "--limit", "logserver", "--extra-vars", "alerts_webhook_url=http://10.77.0.20:8099/"
         )

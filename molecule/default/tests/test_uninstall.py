@@ -8,9 +8,9 @@ NAMED = "find /etc /usr/local /usr/share /var/lib /var/log -name '*wrtflow*' -o 
 
 
 def left() -> set[str]:
-    """Return the paths on the log server that still speak of wrtflow."""
+    """Return what uninstall.yml has left on the log server."""
     found = lab.run("logserver", "sh", "-c", NAMED).split()
-    # What lies in a folder that is found goes with it. dpkg and apt keep their own notes.
+    # The folder stands for its content. The files of dpkg and apt stay.
     folders = ("/var/lib/elasticsearch/", "/etc/elasticsearch/", "/var/lib/dpkg/", "/var/lib/apt/")
     return {path for path in found if not path.startswith(folders)}
 

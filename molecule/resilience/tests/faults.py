@@ -36,7 +36,7 @@ class Fault:
     happen: Callable[[], Iterator[None]]
     why: str = ""
     long: bool = False
-    #: The kernel's events of this time are not heard.
+    #: Whether the test can't listen to the router's kernel while the fault lasts.
     unheard: bool = False
 
 

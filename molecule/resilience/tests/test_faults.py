@@ -97,7 +97,7 @@ def documents(since: float) -> Iterator[dict]:
 
 
 def weigh(events: lab.KernelEvents, since: float, unheard: tuple[float, float]) -> Weighed:
-    """Hold the documents since a time against the kernel's events. unheard: nobody has listened to the kernel then."""
+    """Compare the documents since a time with the kernel's events. unheard: when nobody listened to the kernel."""
     lost: dict[tuple, list[lab.KernelFlow]] = collections.defaultdict(list)
     for flow in events.flows:
         lost[(*flow.key, flow.source_bytes, flow.destination_bytes)].append(flow)
@@ -110,7 +110,7 @@ def weigh(events: lab.KernelEvents, since: float, unheard: tuple[float, float]) 
         alike = lost[(*lab.document_key(document), *octets)]
         end = datetime.fromisoformat(document["@timestamp"]).timestamp()
         if alike:
-            # A port is used again within seconds: the document is the flow's that ended when it says.
+            # Ports are used again within seconds. The document belongs to the flow whose end is nearest.
             alike.remove(min(alike, key=lambda flow: abs(flow.seen - end)))
         elif not unheard[0] <= end <= unheard[1]:
             doubled += 1
