@@ -2,7 +2,7 @@
 
 Usage: progress.py COMMAND [ARGUMENT...]
 
-A phase begins with the first task of a play, or with the build of an image. The whole output goes to the file
+A phase is a play that does something, or the build of an image. The whole output goes to the file
 lab.log in the cache. If the command fails, the end of that file is printed. The exit status is the command's.
 """
 
@@ -22,25 +22,27 @@ SHOWN = 60
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _PHASE = re.compile(r"\bPLAY \[(?P<play>[^\]]+)\]|^image: building (?P<image>\S+)")
+_DONE = re.compile(r"\b(ok|changed|failed|fatal): \[")
 
 
 def seconds_of_phases(lines: Iterable[str], log: IO[str]) -> Iterator[str]:
     """Copy the lines to the log. Yield each phase's name when it begins, and its seconds when it ends."""
-    running, began, play = False, 0.0, None
+    running, began, begins, play = False, 0.0, 0.0, None
     for line in lines:
         log.write(line)
         log.flush()
         plain = _COLOUR.sub("", line)
+        name = None
         if found := _PHASE.search(plain):
-            # A play without hosts has no task, and is no phase.
-            play = found["play"]
+            play, begins = found["play"], time.monotonic()
             name = found["image"] and f"Image {found['image']}"
-        else:
-            name = play if " TASK [" in plain else None
+        elif _DONE.search(plain):
+            # A play without hosts, or with nothing to do for them, is no phase.
+            name = play
         if name:
             if running:
-                yield f"{time.monotonic() - began:4.0f} s\n"
-            running, began, play = True, time.monotonic(), None
+                yield f"{begins - began:4.0f} s\n"
+            running, began, play = True, begins, None
             yield f"  {name:<22}"
     if running:
         yield f"{time.monotonic() - began:4.0f} s\n"

@@ -101,11 +101,17 @@ image: building debian (registry)
 noise
 \x1b[0m  │ PLAY [Storage] ****
   │ TASK [elasticsearch : Packages are installed] ***
-  │ PLAY [Storage that somebody else runs] ***
+  │ changed: [logserver]
+  │ PLAY [A play without hosts] ***
   │ skipping: no hosts matched
+  │ PLAY [Storage that somebody else runs] ***
+  │ TASK [elasticsearch : The index template is there] ***
+  │ skipping: [localhost]
   │ PLAY [Collector] ***
   │ TASK [syslog_ng : Packages are installed] ***
+  │ ok: [logserver]
   │ TASK [syslog_ng : Folders are there] ***
+  │ ok: [logserver] => (item=/etc)
 """
 
 
@@ -122,10 +128,8 @@ def test_progress_names_each_phase_and_keeps_all_output(capfd, monkeypatch, tmp_
 
 def test_progress_shows_the_end_of_a_failure(capfd, monkeypatch, tmp_path):
     monkeypatch.setenv("WRTFLOW_CACHE", str(tmp_path))
-    assert (
-        progress.main(["sh", "-c", "seq 1000; echo PLAY [Router]; echo ' TASK [x]'; echo it broke; exit 3"])
-        == 3
-    )
+    script = "seq 1000; echo PLAY [Router]; echo 'fatal: [router]: FAILED'; echo it broke; exit 3"
+    assert progress.main(["sh", "-c", script]) == 3
     told, wrong = capfd.readouterr()
     assert "Router" in told
     assert wrong.splitlines()[-1] == "it broke"
