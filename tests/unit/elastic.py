@@ -111,11 +111,19 @@ class Core:
     def __init__(self) -> None:
         self.documents: list[Document] = []
         self.disks = {"node": 0.5}
+        # Bytes by index.
+        self.sizes: dict[str, int] = {}
         self.fault: Exception | None = None
 
     def ask(self, path: str, body: Document | None = None) -> Document:
         if self.fault:
             raise self.fault
+        if path.startswith("/network-*/_stats/store?"):
+            return {
+                "indices": {
+                    name: {"total": {"store": {"size_in_bytes": size}}} for name, size in self.sizes.items()
+                }
+            }
         if body is None:
             total = 1000
             return {

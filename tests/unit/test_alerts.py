@@ -3,6 +3,7 @@
 import http.server
 import json
 import threading
+import time
 import urllib.parse
 from collections import Counter
 from dataclasses import replace
@@ -382,6 +383,29 @@ class TestChain:
         assert sorted(house.look(3)) == [
             "Well again: Elasticsearch answers",
             "Well again: the disk of node has room",
+        ]
+
+    def test_a_full_disk_names_the_oldest_month(self, house):
+        house.core.disks["node"] = 0.9
+        house.core.sizes = {
+            "network-2025.02": 5, "network-2025.01": 2_500_000_000, "network-2024.12-old": 7, "network-9999.01": 9,
+        }  # fmt: skip
+        house.look()
+        assert house.look(5) == [
+            "The disk of node is filling up: it is 90% full; to delete network-2025.01 frees 2.5 GB"
+        ]
+        # The current month must stay.
+        house.core.sizes = {f"network-{time.strftime('%Y.%m', time.gmtime())}": 9}
+        house.core.disks["other"] = 0.95
+        house.look()
+        assert house.look(5) == ["The disk of other is filling up: it is 95% full"]
+        house.core.disks["other"] = 0.2
+        house.core.disks["node"] = 0.2
+        assert house.look(1) == []
+        told = house.look(3)
+        assert sorted(told) == [
+            "Well again: the disk of node has room",
+            "Well again: the disk of other has room",
         ]
 
     def test_a_headline_is_one_line_that_a_mail_can_have_as_its_subject(self, houses, tmp_path):

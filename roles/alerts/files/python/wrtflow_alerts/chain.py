@@ -158,7 +158,10 @@ def _storage(
     if rule := rules.get("disk"):
         for name, share in storage.disks().items():
             if share * 100 >= rule.full:
-                found.wrong.append(Condition("disk", name, f"it is {share:.0%} full"))
+                what = f"it is {share:.0%} full"
+                for month, octets in list(storage.months().items())[:1]:
+                    what += f"; to delete {month} frees {octets / 1e9:.1f} GB"
+                found.wrong.append(Condition("disk", name, what))
     # An access point has no flow while nobody is near it.
     recent: list[Json] = [
         {"term": {"observer.type": "router"}},

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import ssl
+import time
 import typing
 import urllib.error
 import urllib.request
@@ -96,6 +98,18 @@ class Storage:
             - node["fs"]["total"]["available_in_bytes"] / node["fs"]["total"]["total_in_bytes"]
             for node in nodes
             if node.get("fs", {}).get("total", {}).get("total_in_bytes")
+        }
+
+    def months(self) -> dict[str, int]:
+        """Return each closed month's bytes, oldest first: the current month, by UTC, is not among them."""
+        prefix = self._settings.index_prefix
+        found = self.ask(f"/{prefix}-*/_stats/store?ignore_unavailable=true").get("indices", {})
+        closed = re.compile(re.escape(prefix) + r"-\d{4}\.\d\d").fullmatch
+        current = f"{prefix}-{time.strftime('%Y.%m', time.gmtime())}"
+        return {
+            index: about["total"]["store"]["size_in_bytes"]
+            for index, about in sorted(found.items())
+            if closed(index) and index < current
         }
 
 
