@@ -121,6 +121,16 @@ def put(host: str, path: str, data: bytes, mode: int = 0o644) -> None:
     container(host).put_archive(folder, buffer.getvalue())
 
 
+#: A drop-in: libfaketime adds the seconds in AHEAD (+30) to the wall clock that a unit sees. A container has
+#: no clock of its own.
+AHEAD = "/run/clock-ahead"
+FAKETIME = f"""[Service]
+Environment=LD_PRELOAD=/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1
+Environment=FAKETIME_TIMESTAMP_FILE={AHEAD} FAKETIME_NO_CACHE=1
+Environment=FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME_DISABLE_SHM=1
+"""
+
+
 # --- deploying ----------------------------------------------------------------------------------------------------
 
 

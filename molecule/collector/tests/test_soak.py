@@ -1,7 +1,6 @@
 """Ten minutes of everything: good flows of several routers, forged lines, floods, and what can end a collector.
 
-At the end every good flow is exactly one right document. A container has no clock of its own: libfaketime steps the one
-that the collector sees.
+At the end every good flow is exactly one right document. libfaketime steps the clock that the collector sees.
 
 WRTFLOW_SOAK: seconds that it lasts; WRTFLOW_SOAK_SEED: the seed of a run that is to be repeated.
 """
@@ -20,17 +19,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from conftest import CONTAINER
+from lab import AHEAD, FAKETIME
 
 SECONDS = int(os.environ.get("WRTFLOW_SOAK", "600"))
 STATE = "/var/lib/wrtflow"
 
-# How far the collector's wall clock is ahead, as libfaketime reads it, and how syslog-ng starts with it.
-AHEAD = "/run/soak-clock"
-FAKETIME = f"""[Service]
-Environment=LD_PRELOAD=/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1
-Environment=FAKETIME_TIMESTAMP_FILE={AHEAD} FAKETIME_NO_CACHE=1
-Environment=FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME_DISABLE_SHM=1
-"""
 # Seconds: NTP's corrections, another time zone, a month of another year.
 STEPS = (-30, 30, -7200, 7200, -300 * 86400, 30 * 86400)
 

@@ -24,6 +24,9 @@ TABLE: pytest.StashKey[list] = pytest.StashKey()
 #: What answers in Elasticsearch's place.
 BULK = Path(__file__).parents[2] / "doubles/bulk/bulk.py"
 
+#: Where the collector's state is.
+STATE = "/var/lib/wrtflow"
+
 #: Seconds of a short and of a long outage.
 MOMENT, MINUTES = 8, 90
 
@@ -38,6 +41,8 @@ class Fault:
     long: bool = False
     #: Whether the test can't listen to the router's kernel while the fault lasts.
     unheard: bool = False
+    #: What is made ready before the traffic begins, and undone after it.
+    around: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
 
 
 def server(*command: str, stdin: str | None = None) -> str:
@@ -242,6 +247,54 @@ def collector_reloaded() -> Iterator[None]:
     assert pid("syslog-ng") == before
 
 
+def state_disk_full() -> Iterator[None]:
+    """The disk with the collector's state is full."""
+    # The unit has mounts of its own.
+    unit = ("nsenter", "--mount", "--target", pid("syslog-ng"))
+    server(*unit, "mount", "-t", "tmpfs", "-o", "size=8k,mode=700", "tmpfs", STATE)
+    try:
+        yield
+        lab.wait_for("the fault to be reported", lambda: record()["state"].get("fault"), 60)
+    finally:
+        server(*unit, "umount", "--lazy", STATE)
+    lab.wait_for("the state to be written again", lambda: not record()["state"].get("fault"), 60)
+
+
+@contextlib.contextmanager
+def another_clock() -> Iterator[None]:
+    """Run syslog-ng with a wall clock that can be stepped."""
+    folder = "/run/systemd/system/syslog-ng.service.d"
+    server("sh", "-c", "apt-get update -qq && apt-get install -qq -y libfaketime")
+    server("mkdir", "-p", folder)
+    lab.put("logserver", lab.AHEAD, b"+0\n")
+    lab.put("logserver", f"{folder}/clock.conf", lab.FAKETIME.encode())
+    _restart()
+    try:
+        yield
+    finally:
+        server("rm", f"{folder}/clock.conf")
+        _restart()
+
+
+def _restart() -> None:
+    ends = connections()
+    server("systemctl", "daemon-reload")
+    server("systemctl", "restart", "syslog-ng")
+    connected(ends)
+
+
+def clock_stepped() -> Iterator[None]:
+    """The collector's wall clock jumps ahead by half a minute, and back."""
+    _step("+30")
+    yield
+    _step("+0")
+
+
+def _step(seconds: str) -> None:
+    lab.put("logserver", f"{lab.AHEAD}.new", f"{seconds}\n".encode())
+    server("mv", f"{lab.AHEAD}.new", lab.AHEAD)
+
+
 def geolite_rotated() -> Iterator[None]:
     """The GeoLite databases are rotated by the playbook."""
     yield
@@ -385,6 +438,7 @@ FAULTS = [
     Fault("syslog-ng restarted", collector_restarted, why=AWAY, long=True),
     Fault("syslog-ng killed", collector_killed, why=AWAY),
     Fault("syslog-ng reloaded 50 times", collector_reloaded, long=True),
+    Fault("state's disk full", state_disk_full),
     Fault("GeoLite rotated", geolite_rotated, long=True),
     Fault("log server rebooted", log_server_rebooted, why=AWAY, long=True),
     Fault("nonsense by a device", nonsense_by_a_device, long=True),
@@ -405,4 +459,6 @@ FAULTS = [
         long=True,
         unheard=True,
     ),
+    # The last one, because the times of its documents reach into what comes after it.
+    Fault("collector's clock stepped", clock_stepped, long=True, around=another_clock),
 ]
