@@ -43,6 +43,9 @@ LEAST, MOST = 3, 5
 # that answers at once, and seconds to the sink beyond the article's.
 FILE, BULK, MEMORY, NAMES, DELAY = 0.50, 0.53, 2000, 1.15, 1.0
 
+# How much larger than after a quarter of the events the collector may be at their end.
+FLAT = 1.05
+
 HEAD = "<{}>Nov 24 03:13:47 OpenWrt {}: "
 SERVERS = [
     f"198.18.{chance.randint(1, 5)}.{chance.randint(1, 254)}"
@@ -230,6 +233,14 @@ class Chain:
         """Count the documents in the file that have a site's confirmed name."""
         out = self.folder / "out"
         return out.read_bytes().count(b'"domain_source":"ptr"') if out.exists() else 0
+
+    def datagrams(self) -> tuple[int, int]:
+        """Return the bytes of the UDP socket's buffer, and how many datagrams found no room in it."""
+        (told,) = re.findall(
+            rf":{PORT} .*\n?.*skmem:\(\S*?rb(\d+)\S*?d(\d+)\)",
+            subprocess.run(["ss", "-Hlunm"], capture_output=True, text=True, check=True).stdout,
+        )
+        return int(told[0]), int(told[1])
 
     def stop(self) -> None:
         """End it properly: it writes its state."""
@@ -444,9 +455,9 @@ def memory() -> list[str]:
 
 
 def burst() -> list[str]:
-    """20,000 events/s for 30 s over TCP, to the sink."""
-    rate, seconds = 20_000, 30
-    row("burst of 20,000 events/s, 30 s", "", "lost", "peak MB", "last after", "router waits")
+    """20,000 events/s for 60 s over TCP, to the sink."""
+    rate, seconds = 20_000, 60
+    row("burst of 20,000 events/s, 60 s", "", "lost", "peak MB", "last after", "router waits")
     data = lines(rate * seconds).splitlines(keepends=True)
     flows = rate * seconds // 2
     with bulk_sink() as sink, Chain("wrtflow", "bulk") as chain:
@@ -476,6 +487,45 @@ def burst() -> list[str]:
     return check([(lost == 0, f"{lost} of {flows} flows of the burst are lost")])
 
 
+def many() -> list[str]:
+    """2,000,000 events as fast as they go, to the sink: the memory stays flat."""
+    row("2,000,000 events", "", "lost", "events/s", *(f"MB at {part}/4" for part in range(1, 5)))
+    data = lines(500_000)
+    flows = data.count(b"[DESTROY]")
+    sizes = []
+    with bulk_sink() as sink, Chain("wrtflow", "bulk") as chain:
+        chain.router.sendall(leases())
+        begin = time.monotonic()
+        for part in range(1, 5):
+            chain.router.sendall(data)
+            await_(lambda sent=part * flows: sink.count("ids") >= sent, "flows are missing")
+            sizes.append(chain.memory() / 2**20)
+        rate = 4 * data.count(b"\n") / (time.monotonic() - begin)
+        lost = 4 * flows - sink.count("ids")
+    row("", "wrtflow", f"{lost:,}", f"{rate:,.0f}", *(f"{size:.0f}" for size in sizes))
+    text = f"the memory grows from {sizes[0]:.0f} to {sizes[-1]:.0f} MB"
+    return check([(lost == 0, f"{lost} flows are lost"), (sizes[-1] <= sizes[0] * FLAT, text)])
+
+
+def datagrams() -> list[str]:
+    """5,000 lines/s for 60 s over UDP, to the sink."""
+    rate, seconds = 5_000, 60
+    row("5,000 datagrams/s, 60 s", "", "lost", "flows lost", "buffer KB")
+    data = lines(rate * seconds).splitlines()
+    with bulk_sink() as sink, Chain("wrtflow", "bulk") as chain, socket.socket(type=socket.SOCK_DGRAM) as udp:
+        chain.router.sendall(leases())
+        udp.connect(("127.0.0.1", PORT))
+        begin = time.monotonic()
+        for number, text in enumerate(data):
+            udp.send(text)
+            time.sleep(max(0.0, begin + number / rate - time.monotonic()) if number % 50 == 0 else 0)
+        chain.idle()
+        buffer, lost = chain.datagrams()
+        flows = len(data) // 2 - sink.count("ids")
+    row("", "wrtflow", f"{lost:,}", f"{flows:,}", f"{buffer / 1024:.0f}")
+    return check([(lost == 0, f"{lost} of {len(data):,} datagrams are lost")])
+
+
 def delay() -> list[str]:
     """From the DESTROY to the sink."""
     row("DESTROY to the bulk sink", "", "median s", "most s")
@@ -497,7 +547,7 @@ def delay() -> list[str]:
     return check([(usual["wrtflow"] <= usual["article"] + DELAY, text)])
 
 
-PARTS = {part.__name__: part for part in (file, bulk, names, memory, burst, delay)}
+PARTS = {part.__name__: part for part in (file, bulk, names, memory, burst, many, datagrams, delay)}
 
 
 def main() -> None:

@@ -48,6 +48,7 @@ collector:
       ansible_connection: community.docker.docker
       ansible_host: $name
       wrtflow_elasticsearch_url: https://127.0.0.1:9200
+      syslog_ng_udp: true
       wrtflow_secrets_dir: $work/secrets
 storage:
   hosts:
