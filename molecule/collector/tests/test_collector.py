@@ -1,6 +1,7 @@
 """Lines go in over the network as a router sends them; documents come out at the far end, over TLS and with the key."""
 
 import json
+import re
 import time
 
 import pytest
@@ -28,6 +29,14 @@ def test_a_flow_arrives_whole(machine, transport):
     assert found["network"]["bytes"] == 3371 + 1301
     assert found["event"]["start"] <= found["@timestamp"]
     assert found["destination"]["geo"]["country_iso_code"] == "DE"
+
+
+def test_the_buffer_for_udp_is_as_large_as_the_kernel_allows(machine):
+    assert "net.core.rmem_max = 4194304" in machine.run("cat", "/etc/sysctl.d/10-wrtflow.conf")
+    allowed = min(4194304, int(machine.run("cat", "/proc/sys/net/core/rmem_max")))
+    (buffer,) = re.findall(r"rb(\d+)", machine.run("ss", "-Hlunm", "sport", "=", ":514"))
+    # The kernel doubles what a program asks for.
+    assert int(buffer) == 2 * allowed
 
 
 def test_a_document_comes_within_a_second_or_two(machine):
