@@ -128,6 +128,8 @@ FAKETIME = f"""[Service]
 Environment=LD_PRELOAD=/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1
 Environment=FAKETIME_TIMESTAMP_FILE={AHEAD} FAKETIME_NO_CACHE=1
 Environment=FAKETIME_DONT_FAKE_MONOTONIC=1 FAKETIME_DISABLE_SHM=1
+# libfaketime shifts timers of the monotonic clock, too. The event loop must do without them.
+Environment=IV_EXCLUDE_POLL_METHOD=epoll-timerfd
 """
 
 
