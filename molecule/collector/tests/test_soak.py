@@ -10,6 +10,7 @@ import collections
 import dataclasses
 import datetime
 import ipaddress
+import itertools
 import json
 import os
 import random
@@ -79,6 +80,8 @@ class Flow:
     name: str | None
     # When its NEW was sent, and was certainly read (s since 1970).
     began: tuple[float, float] = (0, 0)
+    # The acts of the run in which its lines were sent.
+    acts: list[str] = dataclasses.field(default_factory=list)
 
     @property
     def source(self) -> str:
@@ -195,6 +198,7 @@ class Soak:
         self.open: dict[int, Flow] = {}
         self.ended: dict[int, Flow] = {}
         self.counts: collections.Counter[str] = collections.Counter()
+        self.act = "0"
         self._serial = 0
         self._unread: list[Flow] = []
         self._pid = ""
@@ -263,6 +267,7 @@ class Soak:
             moment = time.time()
             for flow in begun:
                 flow.began = (moment, 0)
+                flow.acts.append(f"NEW by {how}, {self.act}")
                 texts += [*(flow.questions() if flow.name else []), flow.line("NEW")]
                 self.open[flow.serial] = flow
                 # What is asked for later names it not.
@@ -270,6 +275,7 @@ class Soak:
                     texts += dataclasses.replace(flow, name="later.example").questions()
             for flow in over:
                 texts.append(flow.line("DESTROY"))
+                flow.acts.append(f"DESTROY by {how}, {self.act}")
                 # The same line twice is one document.
                 if self.chance.random() < 0.05:
                     texts.append(texts[-1])
@@ -290,6 +296,7 @@ class Soak:
         for _ in range(self.chance.randint(1, 10)):
             flow = self.flow(router, ("TCP", "UDP"), named=0)
             self.send((address, "json", flow.object()))
+            flow.acts.append(f"whole, {self.act}")
             self.ended[flow.serial] = flow
 
     def forged(self) -> None:
@@ -537,6 +544,7 @@ class Soak:
             if mine:
                 self.send((address, "tcp", "\n".join(flow.line("DESTROY") for flow in mine)))
             for flow in mine:
+                flow.acts.append(f"DESTROY by tcp at an end, {self.act}")
                 self.ended[flow.serial] = self.open.pop(flow.serial)
         self.settle()
 
@@ -590,25 +598,31 @@ def test_every_good_flow_is_exactly_one_right_document(machine, capsys):
         soak.started()
         soak.hello()
         end = time.monotonic() + SECONDS
-        while time.monotonic() < end:
+        for number in itertools.takewhile(lambda _: time.monotonic() < end, itertools.count(1)):
             act = soak.chance.choices(list(acts), list(acts.values()))[0]
+            soak.act = f"{number} {act.__name__}"
             act()
             soak.lives()
             soak.settle()
         soak.end()
         soak.close()
         good = len(soak.ended)
+        found: dict[int, list[dict]] = {}
 
-        def arrived() -> dict[int, list[dict]] | None:
-            found: dict[int, list[dict]] = {}
+        def arrived() -> bool:
+            found.clear()
             # Not by time: the clock was months behind, too.
             for id_, document in machine.documents(since="").items():
                 serial = document["source"].get("bytes", 0) - FIRST
                 if serial in soak.ended and id_ not in earlier:
                     found.setdefault(serial, []).append(document)
-            return found if len(found) == good else None
+            return len(found) == good
 
-        found = machine.wait("all good flows", arrived)
+        try:
+            machine.wait("all good flows", arrived)
+        except AssertionError as error:
+            missing = [soak.ended[serial] for serial in sorted(soak.ended.keys() - found.keys())]
+            raise AssertionError(f"{len(missing)} of {good} flows are missing: {missing[:10]}") from error
         memory = machine.run("sh", "-c", f"grep VmHWM /proc/{machine.main_pid()}/status").split()[1]
         print(
             f"soak: {good} good flows, {dict(soak.counts)}, {int(memory) // 1024} MB at most since the last start"
