@@ -297,7 +297,6 @@ def test_what_was_not_seen_for_long_is_forgotten() -> None:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "DEVICES", 20)
     monkeypatch.setattr(module, "ADDRESSES_OF_DEVICE", 5)
     monkeypatch.setattr(module, "ADDRESSES", 30)
 
@@ -309,7 +308,7 @@ def test_faked_macs_over_a_pool_of_addresses_evict_nobody() -> None:
         mac_ = f"06:aa:bb:cc:{number >> 8:02x}:{number & 255:02x}"
         tell(devices, f"DHCPACK(v0) 10.99.1.{number % 10} {mac_} n{number}")
     assert devices.device("10.99.0.134") == Device("camera", MAC)
-    assert (len(devices.owners), devices.counts["devices_refused"]) == (20, 0)
+    assert (len(devices.owners), devices.counts["addresses_refused"]) == (30, 0)
     tell(devices, "DHCPACK(v0) 10.99.0.135 02:aa:bb:cc:dd:02 tv")
     assert devices.device("10.99.0.135").name == "tv"
 
@@ -330,7 +329,7 @@ def test_faked_macs_each_with_an_address_are_refused_in_favour_of_those_seen_lat
     for number in range(100):
         tell(devices, f"neigh fd99::{number:x} 06-AA-BB-CC-DD-{number:02X}")
     assert devices.device("10.99.0.134") == Device("camera", MAC)
-    assert (len(devices.owners), devices.counts["devices_refused"]) == (20, 81)
+    assert (len(devices.owners), devices.counts["addresses_refused"]) == (30, 71)
     tell(devices, f"neigh fd99::100 {OTHER}", NOW + LATELY)
     assert devices.mac("fd99::100") == OTHER
 
@@ -347,14 +346,13 @@ def test_where_all_addresses_are_taken_the_newcomer_is_refused() -> None:
 
 
 def test_room_that_is_made_may_be_the_address_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "DEVICES", 1)
+    monkeypatch.setattr(module, "ADDRESSES", 1)
     devices = known(f"neigh fd99::1 {MAC}")
     tell(devices, f"neigh fd99::1 {OTHER}", NOW + LATELY)
     assert devices.mac("fd99::1") == OTHER
 
 
 def test_no_bound_and_no_time_uncovers_a_device_that_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "DEVICES", 5)
     monkeypatch.setattr(module, "ADDRESSES", 5)
     devices = known(left_out=(MAC,))
     for number in range(10):

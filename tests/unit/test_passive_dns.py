@@ -305,9 +305,9 @@ def test_a_name_lives_as_long_as_its_ttl_after_it_was_last_asked_for() -> None:
     passive = fed(asked("a.example", "198.18.1.1"))
     assert passive.name("10.99.0.20", "198.18.1.1", NOW + DNS_TTL) == "a.example"
     assert passive.name("10.99.0.20", "198.18.1.1", NOW + DNS_TTL + 1) is None
-    passive.refresh(NOW + DNS_TTL)
+    passive.shares.refresh(NOW + DNS_TTL)
     assert len(passive.records) == 1
-    passive.refresh(NOW + DNS_TTL + 1)
+    passive.shares.refresh(NOW + DNS_TTL + 1)
     assert len(passive.records) == 0
 
 

@@ -51,7 +51,9 @@ class Made:
         self.databases = Databases(folder)
         self.places = Places(self.networks, LeftOut(left_out), self.databases)
         self.databases.open()
+        self.clock.keep(self.state)
         self.state.open()
+        self.clock.load()
         self.networks.load()
 
     def home(self, address: str) -> bool:
@@ -61,6 +63,7 @@ class Made:
         return json.loads(f'{{"ip":"{self.places[text].ip}"{self.places[text].json}}}')
 
     def again(self, folder: Path, clock: Clock) -> "Made":
+        self.clock.note()
         self.state.save()
         self.state.close()
         return Made(folder, clock=clock)
@@ -393,6 +396,24 @@ def test_a_router_whose_networks_change_all_the_time_has_a_bound(made):
     assert len(made.networks._told["a@1"]) == 1
 
 
+def test_networks_of_a_router_that_is_gone_for_good_leave_home(made, tmp_path):
+    made.networks.tell("a@1", ["192.0.2.0/24"])
+    made.networks.tell("b@2", ["198.51.100.0/24"])
+    made.clock.passes(20 * DAY)
+    # Each report counts, also one of the same networks.
+    assert not made.networks.tell("b@2", ["198.51.100.0/24"])
+    made.clock.passes(10 * DAY - 1)
+    again = made.again(tmp_path, Clock(made.clock.by_wall))
+    assert not again.networks.refresh()
+    assert all(map(again.home, ("192.0.2.1", "198.51.100.1")))
+    again.clock.passes(1)
+    assert again.networks.refresh()
+    assert not again.home("192.0.2.1")
+    assert again.home("198.51.100.1")
+    # Without reports, what it translates to is its own again.
+    assert again.networks.shows("a@1", "203.0.113.7")
+
+
 def test_a_router_that_tells_no_networks_any_more_is_forgotten_in_a_day(made):
     made.networks.tell("a@1", ["192.0.2.0/24"])
     made.networks.tell("a@1", [])
@@ -443,6 +464,17 @@ def test_what_a_router_translates_to_is_its_own_until_it_tells(made):
 
 def test_a_router_that_translates_to_a_whole_network_shows_a_few_of_it(made):
     assert sum(made.networks.shows("a@1", f"198.51.100.{number}") for number in range(200)) < 10
+    # The next day it has others.
+    made.clock.passes(DAY)
+    assert made.networks.refresh()
+    assert not made.home("198.51.100.1")
+    assert made.networks.shows("a@1", "198.51.100.100")
+
+
+def test_what_many_routers_translate_to_has_a_bound(made):
+    for router in range(300):
+        made.networks.shows(f"r{router}@{router}", f"198.18.{router // 250}.{router % 250}")
+    assert len(made.networks._told) == places._TOLD_BY_ALL
 
 
 def test_the_keeper_takes_no_router_s_networks_away(made):
@@ -452,7 +484,6 @@ def test_the_keeper_takes_no_router_s_networks_away(made):
 
     def refresh() -> None:
         while not going.is_set():
-            made.networks._next = 0
             made.networks.refresh()
 
     keeper = threading.Thread(target=refresh)
@@ -466,7 +497,7 @@ def test_the_keeper_takes_no_router_s_networks_away(made):
             made.networks.tell("a@1", [address])
             made.clock.passes(DAY // 8)
             assert made.home(address)
-            assert None in made.networks._told["a@1"].values()
+            assert max(made.networks._told["a@1"].values()) > made.clock.now() + DAY
     finally:
         going.set()
         keeper.join()

@@ -9,7 +9,7 @@ from wrtflow.shares import Shares
 TTL, SILENT = 1000, 100
 
 
-class Made(Shares[str]):
+class Made(Shares):
     """Room for six keys, three of them one owner's."""
 
     def __init__(self) -> None:
@@ -62,15 +62,18 @@ def test_what_is_too_old_makes_room_without_being_counted(shares):
     assert (shares.keys, shares.counts) == ({"a": ["a3"]}, {})
 
 
-def test_silent_owners_are_forgotten_whole(shares):
+def test_what_is_too_old_is_forgotten(shares):
     shares.fill("a")
     shares.put("b", "b", 0)
     shares.put("a", "a2", 5)
     shares.refresh(TTL + 1)
-    assert shares.keys == {"a": ["a0", "a1", "a2"]}
+    assert (shares.keys, shares.count, shares.gone) == ({"a": ["a2"]}, 1, ["b", "a0", "a1"])
+    shares.put("a", "a3", 6)
+    shares.forget("a", 6)
+    assert shares.keys == {"a": ["a3"]}
     shares.forget("a")
     shares.forget("nobody")
-    assert (shares.keys, shares.count, shares.gone) == ({}, 0, ["b", "a0", "a1", "a2"])
+    assert (shares.keys, shares.count, shares.gone[3:]) == ({}, 0, ["a2", "a3"])
 
 
 def test_each_key_goes_once_and_the_count_is_right(shares):

@@ -12,32 +12,29 @@ A device is its MAC; an address belongs to the MAC that was last seen to have it
 
 from __future__ import annotations
 
-import enum
+import functools
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from socket import AF_INET6, inet_pton
 from typing import Any, NamedTuple
 
 from wrtflow import settings
 from wrtflow.places import LeftOut
-from wrtflow.shares import Shares
+from wrtflow.shares import NEVER, Shares
 from wrtflow.state import Rows, State
 from wrtflow.wellformed import LONGEST, address, hostname, mac, spelt, without
 
-# ms after which a device or an address that wasn't seen is forgotten.
-DEVICE_TTL = 30 * 86_400_000
-# MACs, addresses of one MAC, and addresses of all.
-DEVICES = 10_000
-ADDRESSES_OF_DEVICE = 128
-ADDRESSES = 20_000
-# Addresses of all devices left out.
-HIDDEN = 2_000
-NEVER = 1 << 62
-# ms. Where all is full, what wasn't seen for so long makes room; else the newcomer is refused.
-LATELY = 86_400_000
-# ms that a lease counts more than a neighbour's MAC: behind a repeater that MAC is the repeater's.
-LEASE = 86_400_000
+DEVICE_TTL = 30 * 86_400_000  # ms after which a device or an address that wasn't seen is forgotten
+# Addresses of one MAC, of all, and of all devices left out.
+ADDRESSES_OF_DEVICE, ADDRESSES, HIDDEN = 128, 20_000, 2_000
+LATELY = 86_400_000  # ms; if the table is full, a device that wasn't seen for so long makes room
+LEASE = 86_400_000  # ms that a lease counts more than a neighbour's MAC: behind a repeater that MAC is the repeater's
+# Where the MAC of an address is from, the surer source last. A DUID is made of some interface's MAC, once.
+_FROM_DUID, _FROM_NEIGHBOUR, _FROM_LEASE = range(3)
+# DUID-LLT and DUID-LL of Ethernet, in hexadecimal.
+_DUID = re.compile("(?:00010001.{8}|00030001)(..)(..)(..)(..)(..)(..)")
+_NOBODY = None, 0
 
 
 class Device(NamedTuple):
@@ -47,105 +44,67 @@ class Device(NamedTuple):
     mac: str | None
 
 
-class Told(enum.IntEnum):
-    """Who told that an address has a MAC; the surer has the greater number."""
-
-    DUID = 0  # made of some interface's MAC, once
-    NEIGHBOUR = 1
-    LEASE = 2
-
-
-# DUID-LLT and DUID-LL of Ethernet, in hexadecimal.
-_DUID = re.compile("(?:00010001.{8}|00030001)(..)(..)(..)(..)(..)(..)")
-
-
-_NOBODY = (None, 0)
-
-
 class _Address(NamedTuple):
-    """An address at home."""
-
     mac: str  # empty for an unknown one
-    told: Told
-    name: str | None  # what only the address is known to be called
-    when: int
+    told: int
+    name: str | None  # the name that only this address has
+    when: int  # ms, steady: when it was seen last
 
 
 class Devices:
-    """Devices by address. device() and mac() are look-ups in dictionaries."""
+    """Devices by address."""
 
     def __init__(
         self, state: State, chosen: settings.Names, left_out: LeftOut, moved: Callable[[str], None]
     ) -> None:
-        """Of devices left out nothing is remembered but which address has such a MAC.
-
-        moved is called with each address that a device loses.
-        """
+        """moved is called with each address that a device loses. Of devices left out only their addresses are kept."""
         self._static = {address(text) or spelt(text) or "": name for text, name in chosen.devices.items()}
         self._local_domains = chosen.local_domains
         self._left_out = left_out
         self._moved = moved
-        # By MAC: the name that it told, and when it was seen. A MAC that only a DUID told is not here: it may be that
-        # of an interface that is never on the wire. Those without an address come first, then the longest unseen.
+        # By MAC: its name, and when it was seen. A MAC that only a DUID has is not here: it may be that of an interface
+        # that is never on the wire. Those without an address come first.
         self.owners: Rows[tuple[str | None, int]] = Rows(state, "devices")
         self.addresses: Rows[_Address] = Rows(state, "addresses")
-        # What device() has said since the last line.
-        self._found: dict[str, Device] = {}
         self.counts: Counter[str] = Counter()
         limits = ADDRESSES, ADDRESSES_OF_DEVICE, DEVICE_TTL, LATELY
         self.shares = Shares(*limits, self._dropped, self.counts, "addresses")
         # Of devices left out, whose flows are known by nothing else: no other device takes these away, and no time.
         self.hidden = Shares(HIDDEN, HIDDEN, NEVER, NEVER, self._dropped, self.counts, "addresses")
+        # The cache is emptied with each line.
+        self.device = functools.lru_cache(ADDRESSES)(self._device)
 
     def load(self, now: int) -> None:
-        """Read what was kept. A time that is still to come is a wrong clock's, and taken as now."""
-
-        def owner(key: str, row: Any) -> tuple[str | None, int]:
-            name, when = row
-            if mac(key) != key:
-                raise ValueError(key)
-            return name and str(name), min(int(when), now)
+        """Read the devices of before. A time in the future is a wrong clock's, and taken as now."""
 
         def known(key: str, row: Any) -> _Address:
             holder, told, name, when = row
-            if address(key) != key or (holder != "" and mac(holder) != holder):
+            if address(key) != key or holder not in ("", mac(holder)) or told not in range(3):
                 raise ValueError(key)
-            return _Address(holder, Told(told), name and str(name), min(int(when), now))
+            return _Address(holder, told, name and str(name), min(int(when), now))
 
-        self.owners.load(owner)
+        self.owners.load(lambda _, row: (row[0] and str(row[0]), min(int(row[1]), now)))
         for holder in self._left_out.macs & self.owners.keys():
             del self.owners[holder]
         self.addresses.load(known)
         for ip, one in sorted(self.addresses.items(), key=lambda row: row[1].when):
-            room = self._room(one.mac, one.told, one.when) and self._shares(one.mac).put(
-                one.mac, ip, one.when
-            )
-            if self._left_out.address(ip) or not room:
+            if self._left_out.address(ip) or not self._shares(one.mac).put(one.mac, ip, one.when):
                 del self.addresses[ip]
-            else:
-                self._see(one.mac, one.told, one.when)
+            elif one.mac in self.owners:
+                self.owners.move_to_end(one.mac)
 
-    def device(self, ip: str) -> Device:
+    def _device(self, ip: str) -> Device:
         """Return what is known of the device that has this address, or whose MAC an IPv6 address was made of."""
-        found = self._found.get(ip)
-        if found is None:
-            if len(self._found) >= ADDRESSES:
-                self._found.clear()
-            found = self._found[ip] = self._find(ip)
-        return found
+        known = self.addresses.get(ip)
+        holder = known.mac if known else _eui64_mac(ip) or ""
+        if not (holder in self.owners or holder in self._static or self._left_out.mac(holder)):
+            holder = ""
+        own = self._static.get(holder) or self.owners.get(holder, _NOBODY)[0]
+        return Device(self._static.get(ip) or own or (known.name if known else None), holder or None)
 
     def mac(self, ip: str) -> str | None:
         """Return the MAC of that device."""
         return self.device(ip).mac
-
-    def _find(self, ip: str) -> Device:
-        known = self.addresses.get(ip)
-        holder = known.mac if known else _eui64_mac(ip)
-        if not (holder in self.owners or holder in self._static or self._left_out.mac(holder)):
-            holder = None
-        own = self.owners.get(holder, _NOBODY)[0] if holder else None
-        name = self._static.get(ip) or self._static.get(holder or "") or own
-        return Device(known.name if known and not name else name, holder)
 
     def identity(self, ip: str) -> str:
         """Return a device's MAC, else its address; "" for one that is left out. ip may be such an identity itself."""
@@ -153,22 +112,14 @@ class Devices:
         return "" if left_out.mac(owner) or left_out.mac(ip) or left_out.address(ip) else owner or ip
 
     def refresh(self, now: int) -> None:
-        """Let go of what has grown too old."""
-        for ip, known in list(self.addresses.items()):
-            if now - known.when > DEVICE_TTL and not self._left_out.mac(known.mac):
-                self.shares.drop(known.mac, ip)
+        """Forget what is too old."""
+        self.shares.refresh(now)
         for holder in [holder for holder, (_, when) in self.owners.items() if now - when > DEVICE_TTL]:
-            self._forget(holder)
-        self._found.clear()
+            del self.owners[holder]
+        self.device.cache_clear()
 
     def observe(self, text: str, now: int) -> None:
-        """Take a line of dnsmasq-dhcp's, of odhcpd's or of wrtflow-net's. Only the lines above tell anything."""
-        try:
-            self._observe(text, now)
-        finally:
-            self._found.clear()
-
-    def _observe(self, text: str, now: int) -> None:
+        """Take a line of dnsmasq-dhcp's, of odhcpd's or of wrtflow-net's. All but the lines above are ignored."""
         words = text.split(None, 16) if len(text) <= LONGEST else []
         if words and words[0].isdigit():  # log-dhcp
             del words[0]
@@ -176,99 +127,72 @@ class Devices:
             return
         verb = words[0].partition("(")[0]
         if verb in ("DHCPACK", "lease"):
-            self._lease(words[1], words[2], words[3:], Told.LEASE, now)
+            self._lease(words[1], mac(words[2]), _FROM_LEASE, now, words[3:])
         elif verb == "neigh":
-            self._lease(words[1], words[2], [], Told.NEIGHBOUR, now)
+            self._lease(words[1], mac(words[2]), _FROM_NEIGHBOUR, now)
         elif verb == "DHCPREPLY" and words[2].count(":") >= 3:  # one without an address has its DUID there
-            self._lease6(words[1], words[2].replace(":", ""), words[3:], now)
+            self._lease(words[1], _duid_mac(words[2]), _FROM_DUID, now, words[3:])
         elif verb == "SLAAC-CONFIRM":
-            self._lease6(words[1], "", words[2:], now)
+            self._lease(words[1], None, _FROM_DUID, now, words[2:])
         elif verb == "DHCPV6" and words[2:4] == ["IA_NA", "from"] and words[7:8] == ["ok"]:
             for prefix in words[8:16]:
-                self._lease6(prefix.removesuffix("/128"), words[4], [], now)
+                self._lease(prefix.removesuffix("/128"), _duid_mac(words[4]), _FROM_DUID, now)
+        self.device.cache_clear()
 
-    def _lease(self, ip_text: str, mac_text: str, rest: list[str], told: Told, now: int) -> None:
-        ip, holder = address(ip_text), mac(mac_text)
-        if ip is None or holder is None:
-            self.counts["names_invalid"] += 1
-            return
-        self._bind(ip, holder, told, now, self._name_of(rest))
-
-    def _lease6(self, ip_text: str, duid: str, rest: list[str], now: int) -> None:
+    def _lease(self, ip_text: str, holder: str | None, told: int, now: int, rest: Sequence[str] = ()) -> None:
         ip = address(ip_text)
-        if ip is None:
+        if ip is None or (holder is None and told != _FROM_DUID):
             self.counts["names_invalid"] += 1
             return
-        name = self._name_of(rest)
-        found = _DUID.fullmatch(duid)
-        holder = mac(":".join(found.groups())) if found else None
-        if holder is not None or (ip not in self.addresses and name is not None):
-            self._bind(ip, holder or "", Told.DUID, now)
-        known = self.addresses.get(ip)
-        # No name is news too: whoever had the address before may have had one.
-        if known is not None and known.name != name and not self._left_out.mac(known.mac):
-            self.addresses[ip] = known._replace(name=name)
-
-    def _name_of(self, rest: list[str]) -> str | None:
-        """Return the name at the end of a line; None where it has several words or other characters."""
+        # A name has no blanks.
         name = hostname(rest[0]) if len(rest) == 1 else None
         if rest and name is None:
             self.counts["names_invalid"] += 1
-        return name and without(name, self._local_domains)
+        name = name and without(name, self._local_domains)
+        if holder is not None or (ip not in self.addresses and name is not None):
+            self._bind(ip, holder or "", told, now, None if told == _FROM_DUID else name)
+        known = self.addresses.get(ip)
+        # No name is news too: whoever had the address before may have had one.
+        if told == _FROM_DUID and known and known.name != name and not self._left_out.mac(known.mac):
+            self.addresses[ip] = known._replace(name=name)
 
-    def _bind(self, ip: str, holder: str, told: Told, now: int, name: str | None = None) -> None:
-        """Note that a MAC ("": an unknown one) has an address, unless a surer one told otherwise, or no room is."""
+    def _bind(self, ip: str, holder: str, told: int, now: int, name: str | None = None) -> None:
+        """Note that a MAC ("": an unknown one) has an address, unless a surer source differs or there is no room."""
         known = self.addresses.get(ip)
         surer = known is not None and known.told > told and now - known.when < LEASE
         if surer or self._left_out.address(ip):
             return
-        room = self._room(holder, told, now)
-        # Looked up again: a device that made room has lost its addresses.
-        known = self.addresses.get(ip)
-        called = known.name if known else None
-        if known is not None and known.mac != holder:
-            # The new owner gets no name of the former one. But where only a DUID told that one, it may be the same.
-            called = called if known.told == Told.DUID else None
+        # A new owner gets no name of the former one. But if only a DUID told that one, it may be the same.
+        called = known.name if known and (known.mac == holder or known.told == _FROM_DUID) else None
+        if known and known.mac != holder:
             self._shares(known.mac).drop(known.mac, ip)
-        if not room or not self._shares(holder).put(holder, ip, now):
+        if not self._shares(holder).put(holder, ip, now):
             return
         if self._left_out.mac(holder):
             # Forgets what it asked for while it was only an address.
             self._moved(ip)
         self.addresses[ip] = _Address(holder, told, called, now)
-        self._see(holder, told, now, name)
+        seen = holder and told != _FROM_DUID and not self._left_out.mac(holder)
+        if seen or holder in self.owners:
+            self.owners[holder] = name or self.owners.get(holder, _NOBODY)[0], now
+        if len(self.owners) > ADDRESSES:
+            del self.owners[next(iter(self.owners))]
 
-    def _see(self, holder: str, told: Told, now: int, name: str | None = None) -> None:
-        before, when = self.owners.get(holder, _NOBODY)
-        if holder in self.owners or (holder and told != Told.DUID and not self._left_out.mac(holder)):
-            self.owners[holder] = name or before, max(when, now)
-
-    def _room(self, holder: str, told: Told, now: int) -> bool:
-        """Make room for a device, where it is a new one."""
-        if not holder or holder in self.owners or told == Told.DUID or self._left_out.mac(holder):
-            return True
-        if len(self.owners) >= DEVICES:
-            oldest = next(iter(self.owners))
-            if oldest in self.shares.owners and now - self.owners[oldest][1] < LATELY:
-                self.counts["devices_refused"] += 1
-                return False
-            self._forget(oldest)
-        return True
-
-    def _shares(self, holder: str) -> Shares[str]:
+    def _shares(self, holder: str) -> Shares:
         return self.hidden if self._left_out.mac(holder) else self.shares
 
     def _dropped(self, ip: str) -> None:
         holder, told = self.addresses[ip][:2]
         del self.addresses[ip]
-        if told != Told.DUID:
+        if told != _FROM_DUID:
             self._moved(ip)
         if holder in self.owners and holder not in self.shares.owners:
             self.owners.move_to_end(holder, last=False)
 
-    def _forget(self, holder: str) -> None:
-        self.shares.forget(holder)
-        del self.owners[holder]
+
+def _duid_mac(duid: str) -> str | None:
+    found = _DUID.fullmatch(duid.replace(":", ""))
+    return mac(":".join(found.groups())) if found else None
 
 
 def _eui64_mac(ip: str) -> str | None:

@@ -6,7 +6,7 @@ With log-queries=extra (OpenWrt's logqueries) each line names the query and the 
     3 10.77.0.20/40686 reply news.example is <CNAME>
     3 10.77.0.20/40686 reply edge.cdn.example is 198.18.3.80
 
-so that 198.18.3.80 is news.example to 10.77.0.20.
+so 198.18.3.80 is news.example to 10.77.0.20.
 """
 
 from __future__ import annotations
@@ -19,44 +19,31 @@ from wrtflow.shares import Shares
 from wrtflow.state import Rows, State
 from wrtflow.wellformed import LONGEST, address, hostname
 
-# ms that a name counts after it was last asked for.
-DNS_TTL = 86_400_000
+DNS_TTL = 86_400_000  # ms that a name counts after it was last asked for
 # Pairs of device and address, of one device and of all.
-DNS_OF_DEVICE = 5_000
-DNS_SIZE = 50_000
-# ms. Where all is full, a device that asked for nothing for so long makes room.
-LATELY = 3_600_000
-# Names that an address had to a device, the newest first: an old flow has the name of its own time.
+DNS_OF_DEVICE, DNS_SIZE = 5_000, 50_000
+LATELY = 3_600_000  # ms; if the table is full, a device that asked for nothing for so long makes room
+# Names of an address to a device, the newest first: an old flow has the name of its own time.
 NAMES_PER_ADDRESS = 8
-# Routers, and queries that may still be answered: of one router, and of one device there.
-ROUTERS = 64
-QUERIES = 20_000
-OPEN_QUERIES = 150
-# ms that an answer may take. No query makes room for another device's sooner.
-ANSWERED = 10_000
-# Addresses of one answer, kept for other devices that wait for the same answer.
-WAITING = 64
+# Routers, and queries without an answer: of one router, and of one device there.
+ROUTERS, QUERIES, OPEN_QUERIES = 64, 20_000, 150
+ANSWERED = 10_000  # ms that an answer may take; no query makes room for another device's sooner
+WAITING = 64  # addresses of one answer, kept for other devices that wait for the same answer
 
-_QUERIES = frozenset(("query[A]", "query[AAAA]"))
-_PROTOCOLS = frozenset(("UDP", "TCP"))
-_ROUTER_ITSELF = frozenset(("127.0.0.1", "::1"))
-# What a blocking resolver says instead of an address.
-_NOWHERE = frozenset(("0.0.0.0", "::"))
+_ROUTER_ITSELF = "127.0.0.1", "::1"
+_NOWHERE = "0.0.0.0", "::"  # what a blocking resolver says instead of an address
 _HEX = frozenset("0123456789abcdef:")
 
-# (name, when first and when last asked for: ms, steady).
-Record = tuple[str, int, int]
+Record = tuple[str, int, int]  # name, when first and when last asked for (ms, steady)
 
 
 class _Router:
-    """The last queries that one router told."""
-
     def __init__(self, counts: Counter[str]) -> None:
         # "id client/port" -> (name, device) of the queries that may still be answered.
         self.queries: dict[str, tuple[str, str]] = {}
-        forget = self.queries.__delitem__
-        self.shares = Shares(QUERIES, OPEN_QUERIES, ANSWERED, ANSWERED, forget, counts, "dns_queries")
-        # The last answer's query and addresses: who waited for the same answer gets only the word "duplicate".
+        limits = QUERIES, OPEN_QUERIES, ANSWERED, ANSWERED
+        self.shares = Shares(*limits, self.queries.__delitem__, counts, "dns_queries")
+        # The last answer's query and addresses: for who waits for the same answer, dnsmasq logs only "duplicate".
         self.answered = ("", "")
         self.addresses: list[str] = []
 
@@ -69,20 +56,18 @@ class PassiveDns:
         self._identity = identity
         # By "device address", the newest first.
         self.records: Rows[tuple[Record, ...]] = Rows(state, "asked")
-        # Replaced and refused: pairs of device and address, and queries, whose answers tell nothing then.
         self.counts: Counter[str] = Counter()
-        forget = self.records.__delitem__
-        self.shares = Shares(DNS_SIZE, DNS_OF_DEVICE, DNS_TTL, LATELY, forget, self.counts, "dns")
+        limits = DNS_SIZE, DNS_OF_DEVICE, DNS_TTL, LATELY
+        self.shares = Shares(*limits, self.records.__delitem__, self.counts, "dns")
         self._routers = defaultdict[str, _Router](lambda: _Router(self.counts))
-        forget = self._routers.__delitem__
-        self._heard = Shares(ROUTERS, 1, ANSWERED, ANSWERED, forget, self.counts, "dns_queries")
-        self._oldest = 0  # ms, steady: what was asked for before is too old to count now
+        limits = ROUTERS, 1, ANSWERED, ANSWERED
+        self._heard = Shares(*limits, self._routers.__delitem__, self.counts, "dns_queries")
 
     def load(self, now: int) -> None:
-        """Read what was kept, but of devices that are left out."""
+        """Read the records of devices that are not left out."""
 
         def decode(key: str, row: Any) -> tuple[Record, ...]:
-            # A time that is still to come is a wrong clock's.
+            # A time in the future is a wrong clock's.
             records = [(str(name), min(int(first), now), min(int(last), now)) for name, first, last in row]
             if key.count(" ") != 1 or not 0 < len(records) <= NAMES_PER_ADDRESS:
                 raise ValueError(key)
@@ -91,8 +76,7 @@ class PassiveDns:
         self.records.load(decode)
         for pair, records in sorted(self.records.items(), key=lambda row: row[1][0][2]):
             device, last = pair.partition(" ")[0], records[0][2]
-            left_out = not self._identity(device)
-            if left_out or now - last > DNS_TTL or not self.shares.put(device, pair, last):
+            if not (self._identity(device) and now - last <= DNS_TTL and self.shares.put(device, pair, last)):
                 del self.records[pair]
 
     def observe(self, router: str, text: str, now: int) -> None:
@@ -102,32 +86,24 @@ class PassiveDns:
             return
         words = text.split()
         if len(words) > 6:
-            if words[0] in _PROTOCOLS:  # log-queries=proto
+            if words[0] in ("UDP", "TCP"):  # log-queries=proto
                 del words[0]
-            if words[-1] == "signed)" and words[-2] == "(DNSSEC":
+            if words[-2:] == ["(DNSSEC", "signed)"]:
                 del words[-2:]
         # A name with a blank in it makes more words: none of them can stand in for another.
         if len(words) == 6:
             number, client, verb, name, link, value = words
             if link == "is":
                 self._answer(router, f"{number} {client}", name, value, now)
-            elif link == "from" and verb in _QUERIES:
+            elif link == "from" and verb in ("query[A]", "query[AAAA]"):
                 self._query(router, f"{number} {client}", name, value, now)
 
-    def name(self, device: str, remote: str, at: int | None) -> str | None:
-        """Return the name that led the device to the address: the last one asked for until at (None: now)."""
-        records = self.records.get(f"{device} {remote}", ())
-        if at is None:
-            return records[0][0] if records and records[0][2] >= self._oldest else None
-        for name, first, last in records:
+    def name(self, device: str, remote: str, at: int) -> str | None:
+        """Return the name that led the device to the address: the last one asked for until at (ms, steady)."""
+        for name, first, last in self.records.get(f"{device} {remote}", ()):
             if first <= at:
                 return name if at - last <= DNS_TTL else None
         return None
-
-    def refresh(self, now: int) -> None:
-        """Let go of devices that asked for nothing for as long as a name counts."""
-        self._oldest = now - DNS_TTL
-        self.shares.refresh(now)
 
     def _query(self, observer: str, query: str, name: str, client: str, now: int) -> None:
         if client in _ROUTER_ITSELF:
@@ -137,11 +113,9 @@ class PassiveDns:
             self.counts["names_invalid"] += 1
             return
         device = self._identity(ip)
-        if not device:
+        if not device or not self._heard.put(observer, observer, now):
             return
         self.counts["dns_queries"] += 1
-        if not self._heard.put(observer, observer, now):
-            return
         router = self._routers[observer]
         before = router.queries.get(query)
         if before is not None and before[1] != device:
@@ -150,9 +124,9 @@ class PassiveDns:
             router.queries[query] = asked, device
 
     def _answer(self, observer: str, query: str, name: str, value: str, now: int) -> None:
-        router = self._routers.get(observer)
-        asked = router.queries.get(query) if router is not None else None
-        if router is None or asked is None:
+        router = self._routers.get(observer) or _Router(self.counts)
+        asked = router.queries.get(query)
+        if asked is None:
             return
         if value == "duplicate" and name == "query":
             # It follows the answer that it is a duplicate of.
@@ -169,12 +143,11 @@ class PassiveDns:
     def _record(self, asked: tuple[str, str], remote: str, now: int) -> None:
         name, device = asked
         self.counts["dns_answers"] += 1
-        pair = f"{device} {remote}"
+        pair, first = f"{device} {remote}", now
         records = self.records.get(pair, ())
-        first = now
         if records and records[0][0] == name:
             _, before, last = records[0]
-            # Asked again so soon it is not worth a write.
+            # Asked again so soon, it is not worth a write.
             if now - last < DNS_TTL // 1000:
                 return
             first = before if now - last <= DNS_TTL else now

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import functools
 import ipaddress
+import itertools
 import json
 import operator
 import os
@@ -27,38 +28,35 @@ from wrtflow.wellformed import address, spelt
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-# They never leave their link: never looked up, never "outside".
-_LINK = (
-    "0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255/32",
-    "::/128", "::1/128", "fe80::/10", "ff00::/8",
-)  # fmt: skip
-
-# The widest networks that a router may tell, by IP version: a false line must not turn the world into the house.
+# Their addresses never leave their link: they are never looked up, and always at home.
+_LINK = "0.0.0.0/8 127.0.0.0/8 169.254.0.0/16 224.0.0.0/4 255.255.255.255 :: ::1 fe80::/10 ff00::/8"
+# The widest networks that a router may report, by IP version: a false line must not turn the world into the house.
 _WIDEST = {4: 16, 6: 44}
-# Networks of one sender's routers, and of all.
-_TOLD = 64
-_TOLD_BY_ALL = 256
-# ms that a network stays home after its router tells it no more: flows through it are still open.
-_FORMER = 86_400_000
-# Addresses that a router translates to: the last ones that are kept, and ms until another one replaces the oldest. Each
-# change has all addresses placed again, and a router may translate to a whole network.
-_SHOWN = 8
-_PAUSE = 60_000
-# Addresses remembered. A flood of new ones (a scan) begins the memory again.
-_SIZE = 50_000
-# Addresses that a database is tried with.
-_TRIED = 1000
-# NAT64 (RFC 6052): the last 32 bits are an IPv4 address.
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# Networks of one sender's routers, of all, and of one router that reports none.
+_TOLD, _TOLD_BY_ALL, _SHOWN = 64, 256, 8
+# ms that a network stays at home after its router's last report, and after a report without it: flows through it are
+# still open.
+_SILENT, _FORMER = 30 * 86_400_000, 86_400_000
+_SIZE = 50_000  # addresses remembered; when they are more (a scan), the memory is emptied
+_TRIED = 1000  # addresses that a database is tried with
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")  # the last 32 bits are an IPv4 address (RFC 6052)
 _MAPPED = ipaddress.ip_network("::ffff:0:0/96")
-
-# Four numbers, whatever is glued to them.
 _IPV4 = re.compile(r"(?<![0-9])([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})\.([0-9]{1,3})(?![0-9])")
 _ADDRESS_OR_MAC = re.compile(r"[0-9A-Fa-f:.-]{2,45}")
+_dump = functools.partial(json.dumps, ensure_ascii=False, separators=(",", ":"))
+# Member of a document's geo -> where GeoLite2-City has it.
+_GEO: dict[str, tuple[str | int, ...]] = {
+    "continent_code": ("continent", "code"),
+    "country_iso_code": ("country", "iso_code"),
+    "country_name": ("country", "names", "en"),
+    "region": ("subdivisions", 0, "iso_code"),
+    "region_name": ("subdivisions", 0, "names", "en"),
+    "city_name": ("city", "names", "en"),
+}
 
 
 class _Networks:
-    """A set of networks. A look-up costs a step for each prefix length in it, however many networks there are."""
+    """A set of networks. A look-up takes one step for each prefix length, not for each network."""
 
     def __init__(self, networks: Iterable[Network]) -> None:
         self._prefixes: dict[tuple[int, int], set[int]] = collections.defaultdict(set)
@@ -73,21 +71,21 @@ class _Networks:
 
 
 class LeftOut:
-    """The devices of which nothing is stored: by address, network or MAC."""
+    """The devices that nothing is stored about: by address, network or MAC."""
 
     def __init__(self, items: Iterable[str]) -> None:
         """Take addresses and networks (CIDR), and MACs (AA-BB-CC-DD-EE-FF); ValueError for anything else."""
         found = set(items)
+        self.any = bool(found)  # whether anything is left out at all
         self.macs = {item for item in found if spelt(item) == item}
         networks = [ipaddress.ip_network(item) for item in found - self.macs]
         self._networks = _Networks(networks)
-        # What the texts of a network's addresses have in common.
+        # What the addresses of a network begin with.
         ends = [(str(each[0]), str(each[-1])) for each in networks]
         self._texts = [os.path.commonprefix(each) for each in ends]  # noqa: RUF071 (texts, no paths)
-        self.any = bool(found)  # whether anything is left out at all
 
     def address(self, ip: str) -> bool:
-        """Tell whether an address is left out by itself; its MAC is another question."""
+        """Tell whether an address is left out; the MAC that has it may be left out all the same."""
         if not self.any:
             return False
         try:
@@ -123,117 +121,95 @@ def _inside(address: Address) -> Address:
 
 
 class Networks:
-    """The home networks: the configured ones, and what the routers tell and show of their own."""
+    """The home networks: the configured ones, those that routers report, and the addresses that they translate to."""
 
     def __init__(self, configured: Iterable[str], state: State, clock: Clock) -> None:
         """configured: in CIDR."""
-        self._configured = [ipaddress.ip_network(text, strict=False) for text in (*_LINK, *configured)]
+        self._configured = (*_LINK.split(), *configured)
         self._clock = clock
-        # By router: its networks, and until when each is home (ms, steady): None for those of now.
-        self._told: Rows[dict[Network, int | None]] = Rows(state, "networks", _row)
-        # By router that tells none: when it last showed a new address, and its addresses.
-        self._shown: dict[str, tuple[int, collections.deque[Network]]] = {}
-        # The parsers tell and show, the keeper refreshes.
-        self._lock = threading.Lock()
+        # By router: its networks, and until when each is at home (ms, steady).
+        self._told: Rows[dict[str, int]] = Rows(state, "networks", lambda told: list(told.items()))
+        self._lock = threading.Lock()  # the parsers add, the keeper deletes
         self._unite()
 
     def load(self) -> None:
-        """Read what was told before."""
-        latest = self._clock.now() + _FORMER
-
-        def decode(_: str, row: typing.Any) -> dict[Network, int | None]:
-            return {
-                _narrow(ipaddress.ip_network(text)): None if until is None else min(int(until), latest)
-                for text, until in row
-            }
-
-        self._told.load(decode)
+        """Read what routers reported before."""
+        latest = self._clock.now() + _SILENT
+        self._told.load(
+            lambda _, row: {_narrow(text): min(int(until or latest), latest) for text, until in row}
+        )
         self._unite()
 
     def is_home(self, address: Address) -> bool:
-        """Tell whether the address is inside or never leaves its link."""
+        """Tell whether the address is at home or never leaves its link."""
         return address in self._home
 
     def tell(self, router: str, networks: list[str]) -> bool:
-        """Take a router's networks and addresses, in place of those it told before. Returns whether they are others.
+        """Take a router's networks and addresses, in place of those before. Returns whether they are others.
 
-        ValueError where one is none or wider than a house's, or there are too many: none is taken then.
+        ValueError if one of them is malformed or too wide, or if there are too many: none is taken then.
         """
-        narrow = (_narrow(ipaddress.ip_network(text, strict=False)) for text in networks[: _TOLD + 1])
-        told: dict[Network, int | None] = dict.fromkeys(narrow)
+        told = set(map(_narrow, networks[: _TOLD + 1]))
         with self._lock:
-            before = self._told.get(router, {})
-            sender = router.rpartition("@")[2]
-            others = {name: len(items) for name, items in self._told.items() if name != router}
-            own = sum(number for name, number in others.items() if name.rpartition("@")[2] == sender)
-            if own + len(told) > _TOLD or sum(others.values()) + len(told) > _TOLD_BY_ALL:
+            room = self._room(router) - len(told)
+            if room < 0:
                 raise ValueError("too many networks")
-            if told.keys() == {network for network, until in before.items() if until is None}:
-                return False
-            # Those of before stay for a day: the latest, as far as there is room.
-            day = self._clock.now() + _FORMER
-            former = {network: until or day for network, until in before.items() if network not in told}
-            latest = sorted(former, key=former.__getitem__, reverse=True)
-            told |= {network: former[network] for network in latest[: max(0, _TOLD - own - len(told))]}
-            self._shown.pop(router, None)
-            self._put(router, told)
-            self._unite()
-            return True
+            before, now = self._told.get(router, {}), self._clock.now()
+            present = {network for network, until in before.items() if until > now + _FORMER}
+            # Of those before, the latest stay for a day. What the router has only translated to does not.
+            former = sorted(before.keys() - told, key=before.__getitem__)[-room:] if present and room else []
+            kept = {each: min(before[each], now + _FORMER) for each in former}
+            self._put(router, kept | dict.fromkeys(told, now + _SILENT))
+            return told != present
 
     def shows(self, router: str, address: str) -> bool:
-        """Take an address that a router translates home addresses to: it is its own. Returns whether it is new.
+        """Take an address that a router translates to, so it is its own. Returns whether it was taken.
 
-        A router that tells its networks knows better.
+        A router that reports its networks knows better.
         """
-        if router in self._told or (router not in self._shown and len(self._shown) >= _TOLD_BY_ALL):
-            return False
         with self._lock:
-            now = self._clock.now()
-            last, shown = self._shown.get(router, (now, collections.deque[Network](maxlen=_SHOWN)))
-            if len(shown) == _SHOWN and now - last < _PAUSE:
+            before, until = self._told.get(router, {}), self._clock.now() + _FORMER
+            known = len(before) >= _SHOWN or any(each > until for each in before.values())
+            if known or len(before) >= self._room(router):
                 return False
-            shown.append(ipaddress.ip_network(address))
-            self._shown[router] = now, shown
-            self._unite()
+            self._put(router, before | {address: until})
             return True
 
     def refresh(self) -> bool:
-        """Let go of networks whose day is over. Returns whether there were any."""
+        """Delete the networks whose time is over. Returns whether there were any."""
         now = self._clock.now()
-        if self._next > now:
-            return False
         with self._lock:
-            for router, items in list(self._told.items()):
-                kept = {network: until for network, until in items.items() if until is None or until > now}
-                self._put(router, kept)
-            self._unite()
-            return True
+            old = [router for router, told in self._told.items() if min(told.values(), default=0) <= now]
+            for router in old:
+                self._put(router, {each: until for each, until in self._told[router].items() if until > now})
+            return bool(old)
 
-    def _put(self, router: str, networks: dict[Network, int | None]) -> None:
+    def _room(self, router: str) -> int:
+        """Return how many networks a router may have."""
+        sender = router.rpartition("@")[2]
+        others = {name: len(told) for name, told in self._told.items() if name != router}
+        own = sum(count for name, count in others.items() if name.rpartition("@")[2] == sender)
+        return min(_TOLD - own, _TOLD_BY_ALL - sum(others.values()))
+
+    def _put(self, router: str, networks: dict[str, int]) -> None:
         if networks:
             self._told[router] = networks
         else:
             self._told.drop(router)
+        self._unite()
 
     def _unite(self) -> None:
-        told = [network for items in self._told.values() for network in items]
-        shown = [network for _, networks in self._shown.values() for network in networks]
-        self._home = _Networks([*self._configured, *told, *shown])
-        # When the next former one is to go.
-        untils = (until for items in self._told.values() for until in items.values())
-        self._next = min(filter(None, untils), default=2**63)
+        texts = itertools.chain(self._configured, *self._told.values())
+        self._home = _Networks(ipaddress.ip_network(text, strict=False) for text in texts)
 
 
-def _row(networks: dict[Network, int | None]) -> list[tuple[str, int | None]]:
-    return [(str(network), until) for network, until in networks.items()]
-
-
-def _narrow(network: Network) -> Network:
+def _narrow(text: str) -> str:
+    network = ipaddress.ip_network(text, strict=False)
     # All of IPv4 is inside of these two.
     inside = network.version == 6 and any(network.overlaps(each) for each in (_NAT64, _MAPPED))
     if network.prefixlen < _WIDEST[network.version] or inside:
         raise ValueError(f"{network} is wider than a house's network (/{_WIDEST[network.version]})")
-    return network
+    return str(network)
 
 
 @dataclass(slots=True, eq=False)
@@ -244,7 +220,6 @@ class Place:
     version: int
     home: bool = False
     left_out: bool = False
-    # What the databases say.
     country: str | None = None
     system: int | None = None  # the number of the autonomous system
     json: str = ""  # members of source or destination: the place and the autonomous system
@@ -303,25 +278,18 @@ class Databases:
     def look_up(self, place: Place, ip: str) -> None:
         """Write into the place what the databases have of an address."""
         city, system = (self._get(file, ip) for file in self._files)
-        country = _text(city, "country", "iso_code")
-        region = _text(city, "subdivisions", 0, "iso_code")
-        latitude, longitude = (_number(city, "location", name) for name in ("latitude", "longitude"))
-        known = latitude is not None and longitude is not None
-        geo = {
-            "continent_code": _text(city, "continent", "code"),
-            "country_iso_code": country,
-            "country_name": _text(city, "country", "names", "en"),
-            "region_name": _text(city, "subdivisions", 0, "names", "en"),
-            "region_iso_code": f"{country}-{region}" if country and region else None,
-            "city_name": _text(city, "city", "names", "en"),
-            "location": {"lat": latitude, "lon": longitude} if known else None,
-        }
+        geo = {name: _member(city, str, *path) for name, path in _GEO.items()}
+        place.country, region = geo["country_iso_code"], geo.pop("region")
+        geo["region_iso_code"] = f"{place.country}-{region}" if place.country and region else None
+        latitude, longitude = (_member(city, float, "location", name) for name in ("latitude", "longitude"))
+        if latitude is not None and longitude is not None:
+            geo["location"] = {"lat": latitude, "lon": longitude}
         geo = {name: value for name, value in geo.items() if value}
-        number = _number(system, "autonomous_system_number")
-        place.country, place.json = country, f',"geo":{_dump(geo)}' if geo else ""
+        place.json = f',"geo":{_dump(geo)}' if geo else ""
+        number = _member(system, float, "autonomous_system_number")
         if number is not None:
             place.system = int(number)
-            organization = _text(system, "autonomous_system_organization")
+            organization = _member(system, str, "autonomous_system_organization")
             owner = {"organization": {"name": organization}} if organization else {}
             place.json += f',"as":{_dump({"number": place.system, **owner})}'
 
@@ -332,10 +300,8 @@ class Databases:
         return {**ages, **({"fault": " ".join(self._faults.values())} if self._faults else {})}
 
     def _get(self, file: Path, ip: str) -> object:
-        if file not in self._open:
-            return None
         try:
-            return self._open[file][2].get(ip)
+            return self._open[file][2].get(ip) if file in self._open else None
         except Exception as error:
             health.rarely(file.name, health.ERROR, f"{file} is damaged ({error}): look for a new one.")
             return None
@@ -360,22 +326,12 @@ def _read(file: Path) -> tuple[int, maxminddb.Reader]:
             return built, maxminddb.open_database(name, maxminddb.MODE_AUTO)
 
 
-def _text(record: object, *path: str | int) -> str | None:
-    found = _member(record, path)
-    return found if isinstance(found, str) else None
-
-
-def _number(record: object, *path: str | int) -> float | None:
-    found = _member(record, path)
-    return found if type(found) in (int, float) and abs(found) < 2**32 else None
-
-
-def _member(record: typing.Any, path: Iterable[str | int]) -> typing.Any:
+def _member(record: typing.Any, kind: type, *path: str | int) -> typing.Any:
+    """Return a member of a record, or None if it is missing or of another kind. kind: str, or float for any number."""
     try:
-        return functools.reduce(operator.getitem, path, record)
+        found = functools.reduce(operator.getitem, path, record)
     except (LookupError, TypeError):
         return None
-
-
-def _dump(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    if kind is str:
+        return found if isinstance(found, str) else None
+    return found if type(found) in (int, float) and abs(found) < 2**32 else None

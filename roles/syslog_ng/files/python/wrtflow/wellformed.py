@@ -1,7 +1,6 @@
-"""Names and addresses out of other people's text: the one form that wrtflow stores, or None.
+"""Names, addresses and MACs out of other people's text: the one form that wrtflow stores, or None.
 
-Whatever a device calls itself ends up in documents and on dashboards, so nothing passes here but what a
-name can be: letters, digits, hyphens and underscores in labels, and never something that reads as an address.
+Documents and dashboards show what a device calls itself: it must be a host name, and must not look like an address.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import re
 from collections.abc import Iterable
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
-# No line that tells of names or devices is longer (two names of 255 characters and little else).
+# Characters of the longest line about names or devices: two names of 255 and little else.
 LONGEST = 1024
 
 # RFC 1123 with the underscores that devices do use. The last label isn't all digits: 1.2.3.4 is no name.
@@ -21,10 +20,8 @@ _SPELT = re.compile(r"[0-9A-Fa-f]{2}(?:[:-]?[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f]{4}(?:
 
 def hostname(text: str) -> str | None:
     """Return the name in lower case and without the trailing dot; an IDN stays as it comes (xn--…)."""
-    # Before lower(): that would make a plain k of the Kelvin sign.
-    if not text.isascii() or len(text) > 254:
-        return None
-    name = text.lower().removesuffix(".")
+    # isascii() before lower(), which makes a plain k of the Kelvin sign.
+    name = text.lower().removesuffix(".") if text.isascii() and len(text) <= 254 else ""
     return name if _HOSTNAME.fullmatch(name) and len(name) < 254 else None
 
 
@@ -38,10 +35,9 @@ def without(name: str, domains: Iterable[str]) -> str:
 
 def address(text: str) -> str | None:
     """Return an IP address in its canonical form."""
+    family = AF_INET6 if ":" in text else AF_INET
     try:
-        if ":" in text:
-            return inet_ntop(AF_INET6, inet_pton(AF_INET6, text))
-        return inet_ntop(AF_INET, inet_pton(AF_INET, text))
+        return inet_ntop(family, inet_pton(family, text))
     except (OSError, ValueError):
         return None
 
@@ -56,7 +52,5 @@ def mac(text: str) -> str | None:
 
 def spelt(text: str) -> str | None:
     """Return any MAC, written in any usual way, as AA-BB-CC-DD-EE-FF."""
-    if not _SPELT.fullmatch(text):
-        return None
     digits = re.sub("[:.-]", "", text.upper())
-    return "-".join(digits[at : at + 2] for at in range(0, 12, 2))
+    return bytes.fromhex(digits).hex("-").upper() if _SPELT.fullmatch(text) else None
