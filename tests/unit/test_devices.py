@@ -10,6 +10,7 @@ from wrtflow import devices as module
 from wrtflow import settings
 from wrtflow.devices import DEVICE_TTL, LATELY, LEASE, Device, Devices
 from wrtflow.places import LeftOut
+from wrtflow.shares import NEVER
 from wrtflow.state import State
 from wrtflow.wellformed import LONGEST, hostname, mac
 
@@ -24,9 +25,14 @@ def known(
     moved: list[str] | None = None,
     of: State | None = None,
 ) -> Devices:
-    told = [] if moved is None else moved
+    """moved: takes the addresses whose questions are all of another device."""
+
+    def took(ip: str, before: int) -> None:
+        if moved is not None and before == NEVER:
+            moved.append(ip)
+
     names = settings.Names(devices=static or {}, local_domains=("lan",))
-    devices = Devices(of or state(), names, LeftOut(left_out), told.append)
+    devices = Devices(of or state(), names, LeftOut(left_out), took)
     tell(devices, lines)
     return devices
 

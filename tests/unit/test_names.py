@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from naming import DAY, NOW, SECOND, SetClock, state, until
 from wrtflow import settings
+from wrtflow.devices import UNKNOWN
 from wrtflow.names import Device, Names
 from wrtflow.places import LeftOut
 from wrtflow.state import State
@@ -109,6 +110,30 @@ def test_a_question_over_ipv4_names_the_same_device_s_flow_over_ipv6(known: Name
 def test_a_question_from_before_the_mac_was_known_still_counts(known: Names) -> None:
     tell(known, ASKED + LEASE)
     assert known.asked(CAMERA, SITE) == "news.example"
+
+
+def test_what_was_asked_long_before_the_mac_was_known_is_nobody_s() -> None:
+    clock = SetClock()
+    name = made(clock)
+    tell(name, ASKED)
+    clock.time += UNKNOWN - SECOND
+    tell(name, question("late.example", "198.18.4.4"))
+    clock.time += 2 * SECOND
+    assert name.asked(CAMERA, SITE) == "news.example"
+    tell(name, LEASE)
+    assert name.asked(CAMERA, SITE) is None
+    assert name.asked(CAMERA, "198.18.4.4") == "late.example"
+
+
+def test_a_device_that_comes_from_another_address_has_not_asked_from_this_one(known: Names) -> None:
+    tell(known, LEASE.replace("0.20", "0.30") + question("bank.example", "198.18.4.4", "10.99.0.30") + ASKED)
+    assert known.asked(CAMERA, SITE) == "news.example"
+    tell(known, LEASE)
+    assert known.asked(CAMERA, SITE) is None
+    assert known.asked(CAMERA, "198.18.4.4") == "bank.example"
+    # But an IPv6 address is one of many.
+    tell(known, question("six.example", SITE, CAMERA6) + NEIGHBOUR)
+    assert known.asked(CAMERA6, SITE) == "six.example"
 
 
 def test_an_address_that_moves_takes_no_question_along(known: Names) -> None:

@@ -29,6 +29,7 @@ DEVICE_TTL = 30 * 86_400_000  # ms after which a device or an address that wasn'
 # Addresses of one MAC, of all, and of all devices left out.
 ADDRESSES_OF_DEVICE, ADDRESSES, HIDDEN = 128, 20_000, 2_000
 LATELY = 86_400_000  # ms; if the table is full, a device that wasn't seen for so long makes room
+UNKNOWN = 120_000  # ms until the MAC of a new address is known: routers tell their neighbours every 30 s
 LEASE = 86_400_000  # ms that a lease counts more than a neighbour's MAC: behind a repeater that MAC is the repeater's
 # Where the MAC of an address is from, the surer source last. A DUID is made of some interface's MAC, once.
 _FROM_DUID, _FROM_NEIGHBOUR, _FROM_LEASE = range(3)
@@ -55,9 +56,12 @@ class Devices:
     """Devices by address."""
 
     def __init__(
-        self, state: State, chosen: settings.Names, left_out: LeftOut, moved: Callable[[str], None]
+        self, state: State, chosen: settings.Names, left_out: LeftOut, moved: Callable[[str, int], None]
     ) -> None:
-        """moved is called with each address that a device loses. Of devices left out only their addresses are kept."""
+        """Of devices left out only their addresses are kept.
+
+        moved is called with an address whose device is another one, and with the ms before which it was so.
+        """
         self._static = {address(text) or spelt(text) or "": name for text, name in chosen.devices.items()}
         self._local_domains = chosen.local_domains
         self._left_out = left_out
@@ -168,9 +172,11 @@ class Devices:
             self._shares(known.mac).drop(known.mac, ip)
         if not self._shares(holder).put(holder, ip, now):
             return
-        if self._left_out.mac(holder):
-            # Forgets what it asked for while it was only an address.
-            self._moved(ip)
+        if known is None or known.mac != holder:
+            # Who asked from this address long ago, or while the device had another one, may be another device.
+            others = [each for each in self._shares(holder).owners[holder] if each != ip]
+            same = not self._left_out.mac(holder) and (":" in ip or all(":" in each for each in others))
+            self._moved(ip, now - UNKNOWN if same else NEVER)
         self.addresses[ip] = _Address(holder, told, called, now)
         seen = holder and told != _FROM_DUID and not self._left_out.mac(holder)
         if seen or holder in self.owners:
@@ -185,7 +191,7 @@ class Devices:
         holder, told = self.addresses[ip][:2]
         del self.addresses[ip]
         if told != _FROM_DUID:
-            self._moved(ip)
+            self._moved(ip, NEVER)
         if holder in self.owners and holder not in self.shares.owners:
             self.owners.move_to_end(holder, last=False)
 
