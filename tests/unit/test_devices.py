@@ -1,4 +1,4 @@
-"""wrtflow.devices: who an address at home is, from lines as dnsmasq 2.91 and odhcpd write them."""
+"""wrtflow.names, its devices: who an address at home is, from lines as dnsmasq 2.91 and odhcpd write them."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from naming import DAY, NOW, state
-from wrtflow import devices as module
+from wrtflow import names as module
 from wrtflow import settings
-from wrtflow.devices import DEVICE_TTL, LATELY, LEASE, Device, Devices
+from wrtflow.names import DEVICE_TTL, LATELY, LEASE, Device, Devices
 from wrtflow.places import LeftOut
 from wrtflow.shares import NEVER
 from wrtflow.state import State

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from naming import DAY, NOW, SECOND, SetClock, state, until
 from wrtflow import settings
-from wrtflow.devices import UNKNOWN
-from wrtflow.names import Device, Names
+from wrtflow.names import UNKNOWN, Device, Names
 from wrtflow.places import LeftOut
 from wrtflow.state import State
 

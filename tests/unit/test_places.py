@@ -57,7 +57,7 @@ class Made:
         self.networks.load()
 
     def home(self, address: str) -> bool:
-        return self.networks.is_home(ipaddress.ip_address(address))
+        return ipaddress.ip_address(address) in self.networks.home
 
     def members(self, text: str = "198.18.2.80") -> dict:
         return json.loads(f'{{"ip":"{self.places[text].ip}"{self.places[text].json}}}')
@@ -429,7 +429,7 @@ def test_a_router_that_tells_no_networks_any_more_is_forgotten_in_a_day(made):
 )
 def test_networks_of_a_router_that_is_called_otherwise_are_home_for_a_day(chain, host, sender):
     def home(ip: str) -> bool:
-        return chain.collector._networks.is_home(ipaddress.ip_address(ip))
+        return ipaddress.ip_address(ip) in chain.collector._networks.home
 
     chain.send(told("networks 2001:db8:1::/56 2001:db8:2::/56"))
     chain.send(told("networks 2001:db8:2::/56 2001:db8:3::/56", host=host), sender)
@@ -449,7 +449,7 @@ def test_networks_of_another_router_that_is_alive_stay(chain):
     chain.send(told("networks 2001:db8:2::/56", host="attic"))
     chain.clock.passes(2 * DAY)
     chain.keep()
-    assert chain.collector._networks.is_home(ipaddress.ip_address("2001:db8:1::1"))
+    assert ipaddress.ip_address("2001:db8:1::1") in chain.collector._networks.home
 
 
 def test_what_a_router_translates_to_is_its_own_until_it_tells(made):

@@ -9,9 +9,8 @@ from wrtflow.accesspoints import LEFT_OUT, AccessPoints
 from wrtflow.clock import Clock
 from wrtflow.contacts import Contacts
 from wrtflow.correlate import Ended, Ends
-from wrtflow.devices import Device
 from wrtflow.document import Facts
-from wrtflow.names import Names
+from wrtflow.names import Device, Names
 from wrtflow.outbox import Outbox
 from wrtflow.parse import Flow, Refused
 from wrtflow.places import LeftOut, Place, Places

@@ -140,10 +140,6 @@ class Networks:
         )
         self._unite()
 
-    def is_home(self, address: Address) -> bool:
-        """Tell whether the address is at home or never leaves its link."""
-        return address in self._home
-
     def tell(self, router: str, networks: list[str]) -> bool:
         """Take a router's networks and addresses, in place of those before. Returns whether they are others.
 
@@ -200,7 +196,7 @@ class Networks:
 
     def _unite(self) -> None:
         texts = itertools.chain(self._configured, *self._told.values())
-        self._home = _Networks(ipaddress.ip_network(text, strict=False) for text in texts)
+        self.home = _Networks(ipaddress.ip_network(text, strict=False) for text in texts)
 
 
 def _narrow(text: str) -> str:
@@ -240,7 +236,7 @@ class Places(dict[str, Place]):
         found = ipaddress.ip_address(text)
         if found.version == 6 and (found.scope_id or found.ipv4_mapped):
             raise ValueError(f"{text} is no address on the wire")
-        place = Place(str(found), found.version, self._networks.is_home(found), self._left_out.address(text))
+        place = Place(str(found), found.version, found in self._networks.home, self._left_out.address(text))
         # Home, link-local and multicast addresses are nowhere.
         if not place.home:
             self._databases.look_up(place, str(_inside(found)))
