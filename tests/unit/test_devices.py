@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+import house
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from naming import DAY, NOW, state
+from naming import DAY, NOW, SetClock, state
 from wrtflow import names as module
 from wrtflow import settings
-from wrtflow.names import DEVICE_TTL, LATELY, LEASE, Device, Devices
+from wrtflow.names import DEVICE_TTL, LATELY, LEASE, Device, Names
 from wrtflow.places import LeftOut
 from wrtflow.shares import NEVER
 from wrtflow.state import State
@@ -24,22 +25,34 @@ def known(
     left_out: tuple[str, ...] = (),
     moved: list[str] | None = None,
     of: State | None = None,
-) -> Devices:
-    """moved: takes the addresses whose questions are all of another device."""
+) -> Names:
+    """moved: takes the addresses whose queries are all of another device."""
+    names = settings.Names(devices=static or {}, local_domains=("lan",), resolvers=("127.0.0.1#1",))
+    chosen = house.settings(Path("/nonexistent"), names=names)
+    devices = Names(chosen, of or state(), SetClock(), LeftOut(left_out))
 
-    def took(ip: str, before: int) -> None:
+    def took(ip: str, before: int = NEVER) -> None:
         if moved is not None and before == NEVER:
             moved.append(ip)
 
-    names = settings.Names(devices=static or {}, local_domains=("lan",))
-    devices = Devices(of or state(), names, LeftOut(left_out), took)
+    devices._passive.shares.forget = took  # type: ignore[method-assign]
     tell(devices, lines)
     return devices
 
 
-def tell(devices: Devices, lines: str, now: int = NOW) -> None:
+def tell(devices: Names, lines: str, now: int = NOW) -> None:
     for line in lines.strip().splitlines():
-        devices.observe(line, now)
+        observe(devices, line, now)
+
+
+def observe(devices: Names, line: str, now: int = NOW) -> None:
+    devices._clock.time = now  # type: ignore[attr-defined]
+    devices.observe("OpenWrt", "dnsmasq-dhcp", line)
+
+
+def refresh(devices: Names, now: int) -> None:
+    devices._clock.time = now  # type: ignore[attr-defined]
+    devices.refresh()
 
 
 def test_a_lease_names_the_device() -> None:
@@ -137,7 +150,7 @@ def test_an_information_reply_without_an_address_tells_nothing() -> None:
     devices = known(
         "DHCPREPLY(v0) 00:02:00:00:ab:11:22:33 laptop\nDHCPREPLY(v0) 00:03:00:01:02:aa:bb:cc:dd:01 x"
     )
-    assert (len(devices.owners), len(devices.addresses), devices.counts["names_invalid"]) == (0, 0, 0)
+    assert (len(devices.owners), len(devices.bindings), devices.counts["names_invalid"]) == (0, 0, 0)
 
 
 def test_an_address_that_moves_takes_no_name_along() -> None:
@@ -222,8 +235,8 @@ def test_nothing_is_remembered_of_a_device_that_is_left_out(left_out: str) -> No
 )
 def test_a_name_that_can_not_be_one_is_left_out_and_counted(rest: str) -> None:
     devices = known()
-    devices.observe(f"DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd:01 {rest}", NOW)
-    devices.observe(f"DHCPREPLY(v0) fd99::1 00:03:00:01:02:aa:bb:cc:dd:01 {rest}", NOW)
+    observe(devices, f"DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd:01 {rest}")
+    observe(devices, f"DHCPREPLY(v0) fd99::1 00:03:00:01:02:aa:bb:cc:dd:01 {rest}")
     assert devices.device("10.99.0.134") == devices.device("fd99::1") == Device(None, MAC)
     assert devices.counts["names_invalid"] == 2
 
@@ -244,7 +257,7 @@ def test_a_name_that_can_not_be_one_is_left_out_and_counted(rest: str) -> None:
 )
 def test_a_line_that_can_not_be_right_is_counted(line: str) -> None:
     devices = known(line)
-    assert len(devices.owners) == len(devices.addresses) == 0
+    assert len(devices.owners) == len(devices.bindings) == 0
     assert devices.counts["names_invalid"] == 1
 
 
@@ -263,8 +276,8 @@ def test_a_line_that_can_not_be_right_is_counted(line: str) -> None:
 )
 def test_other_lines_tell_nothing(line: str) -> None:
     devices = known()
-    devices.observe(line, NOW)
-    assert (len(devices.owners), len(devices.addresses), devices.counts["names_invalid"]) == (0, 0, 0)
+    observe(devices, line)
+    assert (len(devices.owners), len(devices.bindings), devices.counts["names_invalid"]) == (0, 0, 0)
 
 
 _KNOWN_WORDS = """DHCPACK(v0) DHCPREPLY(v0) SLAAC-CONFIRM(v0) DHCPV6 RENEW IA_NA from on br-lan: ok fd99::1/128 neigh 7
@@ -276,8 +289,8 @@ _WORDS = st.one_of(st.sampled_from(_KNOWN_WORDS.split()), st.text(max_size=8))
 def test_any_text_is_taken_and_gives_right_names_or_none(lines: list[str]) -> None:
     devices = known()
     for line in lines:
-        devices.observe(line, NOW)
-    for ip in devices.addresses:
+        observe(devices, line)
+    for ip in devices.bindings:
         device = devices.device(ip)
         assert device.name is None or hostname(device.name) == device.name
         assert device.mac is None or mac(device.mac) == device.mac
@@ -293,12 +306,12 @@ def test_what_was_not_seen_for_long_is_forgotten() -> None:
     moved: list[str] = []
     devices = known("DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd:01 Camera", moved=moved)
     tell(devices, "neigh fd99::1 02-AA-BB-CC-DD-01", NOW + DEVICE_TTL - 1)
-    devices.refresh(NOW + DEVICE_TTL + 1)
+    refresh(devices, NOW + DEVICE_TTL + 1)
     assert devices.device("10.99.0.134") == Device(None, None)
     assert devices.device("fd99::1") == Device("camera", MAC)
     assert moved == ["10.99.0.134"]
-    devices.refresh(NOW + 2 * DEVICE_TTL)
-    assert (len(devices.owners), len(devices.addresses)) == (0, 0)
+    refresh(devices, NOW + 2 * DEVICE_TTL)
+    assert (len(devices.owners), len(devices.bindings)) == (0, 0)
 
 
 @pytest.fixture
@@ -326,7 +339,7 @@ def test_a_device_with_many_addresses_loses_its_own_oldest() -> None:
         tell(devices, f"neigh fd99::{number:x} {OTHER}")
     assert devices.mac("10.99.0.134") == MAC
     assert (devices.mac("fd99::5e"), devices.mac("fd99::5f")) == (None, OTHER)
-    assert (len(devices.addresses), devices.counts["addresses_replaced"]) == (6, 95)
+    assert (len(devices.bindings), devices.counts["addresses_replaced"]) == (6, 95)
 
 
 @pytest.mark.usefixtures("small")
@@ -365,7 +378,7 @@ def test_no_bound_and_no_time_uncovers_a_device_that_is_left_out(monkeypatch: py
         tell(devices, f"neigh 10.99.1.{number} 06-AA-BB-CC-DD-{number:02X}")
     for number in range(1, 200):
         tell(devices, f"neigh fd99::{number:x} {MAC}", NOW + number)
-    devices.refresh(NOW + 400 * DAY)
+    refresh(devices, NOW + 400 * DAY)
     assert {devices.identity(f"fd99::{number:x}") for number in range(1, 200)} == {""}
     # Until another one has the address.
     tell(devices, f"neigh fd99::1 {OTHER}", NOW + 400 * DAY)
@@ -377,23 +390,23 @@ def test_addresses_of_devices_left_out_have_a_bound_too(monkeypatch: pytest.Monk
     devices = known(left_out=(MAC,))
     for number in range(30):
         tell(devices, f"neigh fd99::{number:x} {MAC}", NOW + number)
-    assert len(devices.addresses) == 10
+    assert len(devices.bindings) == 10
 
 
-def restarted(directory: Path, told: int, left_out: tuple[str, ...] = ()) -> Devices:
+def restarted(directory: Path, told: int, left_out: tuple[str, ...] = ()) -> Names:
     before = state(directory)
     devices = known(of=before)
     before.open()
     tell(devices, f"DHCPACK(v0) 10.99.0.134 02:aa:bb:cc:dd:01 Camera\nneigh fd99::1 {MAC}", told)
     tell(devices, "SLAAC-CONFIRM(v0) fd99::2 tablet", told)
-    devices.addresses.table.put("nowhere", [MAC, 1, None, 1])
+    devices.bindings.table.put("nowhere", [MAC, 1, None, 1])
     devices.owners.table.put(OTHER, 7)
     before.save()
     before.close()
     after = state(directory)
     devices = known(of=after, left_out=left_out)
     after.open()
-    devices.load(NOW)
+    devices.load()
     after.close()
     return devices
 
@@ -403,7 +416,7 @@ def test_all_is_known_again_after_a_restart_whatever_the_clock_was(tmp_path: Pat
     devices = restarted(tmp_path, told)
     assert devices.device("10.99.0.134") == devices.device("fd99::1") == Device("camera", MAC)
     assert devices.device("fd99::2") == Device("tablet", None)
-    assert len(devices.addresses) == 3
+    assert len(devices.bindings) == 3
     # The lease of before does not outweigh for years what is seen.
     tell(devices, f"neigh 10.99.0.134 {OTHER}", NOW + LEASE)
     assert devices.mac("10.99.0.134") == OTHER
