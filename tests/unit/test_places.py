@@ -16,7 +16,7 @@ from fakes import DAY, LAPTOP, OUTER, SITE, YEAR, Clock, line, told
 from mmdb_writer import MMDBWriter
 from netaddr import IPSet
 from wrtflow import places
-from wrtflow.places import Databases, LeftOut, Networks, Place, Places
+from wrtflow.places import Databases, LeftOut, Place, Places
 from wrtflow.state import State
 
 HOME = ("10.77.0.0/24", "fd77:0:0:1::/64")
@@ -47,17 +47,16 @@ class Made:
     def __init__(self, folder: Path, left_out: tuple[str, ...] = (), clock: Clock | None = None) -> None:
         self.clock = clock or Clock()
         self.state = State(folder / "state.sqlite")
-        self.networks = Networks(HOME, self.state, self.clock)
         self.databases = Databases(folder)
-        self.places = Places(self.networks, LeftOut(left_out), self.databases)
+        self.places = Places(HOME, LeftOut(left_out), self.databases, self.state, self.clock)
         self.databases.open()
         self.clock.keep(self.state)
         self.state.open()
         self.clock.load()
-        self.networks.load()
+        self.places.load()
 
     def home(self, address: str) -> bool:
-        return ipaddress.ip_address(address) in self.networks.home
+        return self.places[address].home
 
     def members(self, text: str = "198.18.2.80") -> dict:
         return json.loads(f'{{"ip":"{self.places[text].ip}"{self.places[text].json}}}')
@@ -289,42 +288,42 @@ def test_outside(made, address):
 
 
 def test_what_a_router_tells_replaces_what_it_told_a_day_later(made, tmp_path):
-    assert made.networks.tell("a@1", ["2001:db8:1::/56", "198.51.100.7"])
-    assert made.networks.tell("b@2", ["192.0.2.0/24"])
-    assert not made.networks.tell("b@2", ["192.0.2.0/24"])
+    assert made.places.tell("a@1", ["2001:db8:1::/56", "198.51.100.7"])
+    assert made.places.tell("b@2", ["192.0.2.0/24"])
+    assert not made.places.tell("b@2", ["192.0.2.0/24"])
     made.clock.passes(DAY)
-    assert not made.networks.refresh()
-    assert made.networks.tell("a@1", ["2001:db8:2::/56"])
+    made.places.refresh()
+    assert made.places.tell("a@1", ["2001:db8:2::/56"])
     made.clock.passes(DAY - 1)
     for known in (made, made.again(tmp_path, Clock(made.clock.by_wall))):
-        known.networks.refresh()
+        known.places.refresh()
         assert all(map(known.home, ("2001:db8:2::1", "192.0.2.1", "2001:db8:1::1", "198.51.100.7")))
         known.clock.passes(1)
-        assert known.networks.refresh()
+        known.places.refresh()
         assert all(map(known.home, ("2001:db8:2::1", "192.0.2.1")))
         assert not any(map(known.home, ("2001:db8:1::1", "198.51.100.7")))
 
 
 @pytest.mark.parametrize("step", [-10 * YEAR, -2 * DAY, 2 * DAY, 10 * YEAR])
 def test_former_networks_stay_home_no_longer_than_a_day(made, tmp_path, step):
-    made.networks.tell("a@1", ["2001:db8:1::/56"])
-    made.networks.tell("a@1", ["2001:db8:2::/56"])
+    made.places.tell("a@1", ["2001:db8:1::/56"])
+    made.places.tell("a@1", ["2001:db8:2::/56"])
     made.clock.steps(step)
     made.clock.passes(DAY // 2)
-    made.networks.refresh()
+    made.places.refresh()
     assert made.home("2001:db8:1::1")
     again = made.again(tmp_path, Clock(made.clock.by_wall))
     again.clock.passes(DAY)
-    again.networks.refresh()
+    again.places.refresh()
     assert not again.home("2001:db8:1::1")
     assert again.home("2001:db8:2::1")
 
 
 def test_a_network_that_comes_back_is_home_for_good(made):
     for told_ in ("2001:db8:1::/56", "2001:db8:2::/56", "2001:db8:1::/56"):
-        made.networks.tell("a@1", [told_])
+        made.places.tell("a@1", [told_])
     made.clock.passes(2 * DAY)
-    made.networks.refresh()
+    made.places.refresh()
     assert made.home("2001:db8:1::1")
     assert not made.home("2001:db8:2::1")
 
@@ -344,9 +343,9 @@ def test_a_network_that_comes_back_is_home_for_good(made):
     ],
 )
 def test_a_false_line_does_not_turn_the_world_into_the_house(made, told_):
-    made.networks.tell("a@1", ["192.0.2.0/24"])
+    made.places.tell("a@1", ["192.0.2.0/24"])
     with pytest.raises(ValueError):  # noqa: PT011 (the text is Python's own)
-        made.networks.tell("a@1", ["203.0.113.0/24", told_])
+        made.places.tell("a@1", ["203.0.113.0/24", told_])
     # None is taken then, and none is lost.
     assert not made.home("203.0.113.1")
     assert made.home("192.0.2.1")
@@ -354,7 +353,7 @@ def test_a_false_line_does_not_turn_the_world_into_the_house(made, told_):
 
 @pytest.mark.parametrize("told_", ["198.18.0.0/16", "2001:db8::/44", "192.0.2.1", "192.0.2.1/24"])
 def test_a_house_s_networks_are_taken(made, told_):
-    assert made.networks.tell("a@1", [told_])
+    assert made.places.tell("a@1", [told_])
     assert made.home(told_.partition("/")[0])
 
 
@@ -363,65 +362,65 @@ def test_too_many_networks_are_refused(made):
         return [f"192.{first}.{number}.0/24" for number in range(count)]
 
     with pytest.raises(ValueError, match="too many"):
-        made.networks.tell("a@1", several(1, places._TOLD + 1))
+        made.places.tell("a@1", several(1, places._TOLD + 1))
     routers = places._TOLD_BY_ALL // places._TOLD
     for router in range(routers):
-        made.networks.tell(f"r{router}@{router}", several(router, places._TOLD))
+        made.places.tell(f"r{router}@{router}", several(router, places._TOLD))
     with pytest.raises(ValueError, match="too many"):
-        made.networks.tell("a@1", ["203.0.113.0/24"])
+        made.places.tell("a@1", ["203.0.113.0/24"])
     assert made.home("192.1.1.1")
     assert not made.home("203.0.113.1")
     # The routers that were first go on.
-    assert made.networks.tell("r1@1", several(100, 3))
+    assert made.places.tell("r1@1", several(100, 3))
 
 
 def test_one_sender_of_many_names_leaves_room_for_others(made):
     for router in range(2):
-        made.networks.tell(
+        made.places.tell(
             f"r{router}@1", [f"192.{router}.{number}.0/24" for number in range(places._TOLD // 2)]
         )
     with pytest.raises(ValueError, match="too many"):
-        made.networks.tell("r2@1", ["203.0.113.0/24"])
-    assert made.networks.tell("a@2", ["203.0.113.0/24"])
+        made.places.tell("r2@1", ["203.0.113.0/24"])
+    assert made.places.tell("a@2", ["203.0.113.0/24"])
 
 
 def test_a_router_whose_networks_change_all_the_time_has_a_bound(made):
     for number in range(500):
-        made.networks.tell("a@1", [f"192.{number % 250}.{number % 251}.0/24"])
-    assert len(made.networks._told["a@1"]) <= places._TOLD
+        made.places.tell("a@1", [f"192.{number % 250}.{number % 251}.0/24"])
+    assert len(made.places._told["a@1"]) <= places._TOLD
     # Of the former ones the latest.
     assert made.home(f"192.{499 % 250}.{499 % 251}.1")
     made.clock.passes(DAY)
-    made.networks.refresh()
-    assert len(made.networks._told["a@1"]) == 1
+    made.places.refresh()
+    assert len(made.places._told["a@1"]) == 1
 
 
 def test_networks_of_a_router_that_is_gone_for_good_leave_home(made, tmp_path):
-    made.networks.tell("a@1", ["192.0.2.0/24"])
-    made.networks.tell("b@2", ["198.51.100.0/24"])
+    made.places.tell("a@1", ["192.0.2.0/24"])
+    made.places.tell("b@2", ["198.51.100.0/24"])
     made.clock.passes(20 * DAY)
     # Each report counts, also one of the same networks.
-    assert not made.networks.tell("b@2", ["198.51.100.0/24"])
+    assert not made.places.tell("b@2", ["198.51.100.0/24"])
     made.clock.passes(10 * DAY - 1)
     again = made.again(tmp_path, Clock(made.clock.by_wall))
-    assert not again.networks.refresh()
+    again.places.refresh()
     assert all(map(again.home, ("192.0.2.1", "198.51.100.1")))
     again.clock.passes(1)
-    assert again.networks.refresh()
+    again.places.refresh()
     assert not again.home("192.0.2.1")
     assert again.home("198.51.100.1")
     # Without reports, what it translates to is its own again.
-    assert again.networks.shows("a@1", "203.0.113.7")
+    assert again.places.shows("a@1", "203.0.113.7")
 
 
 def test_a_router_that_tells_no_networks_any_more_is_forgotten_in_a_day(made):
-    made.networks.tell("a@1", ["192.0.2.0/24"])
-    made.networks.tell("a@1", [])
+    made.places.tell("a@1", ["192.0.2.0/24"])
+    made.places.tell("a@1", [])
     assert made.home("192.0.2.1")
     made.clock.passes(DAY)
-    made.networks.refresh()
+    made.places.refresh()
     assert not made.home("192.0.2.1")
-    assert not made.networks._told
+    assert not made.places._told
 
 
 @pytest.mark.parametrize(
@@ -429,7 +428,7 @@ def test_a_router_that_tells_no_networks_any_more_is_forgotten_in_a_day(made):
 )
 def test_networks_of_a_router_that_is_called_otherwise_are_home_for_a_day(chain, host, sender):
     def home(ip: str) -> bool:
-        return ipaddress.ip_address(ip) in chain.collector._networks.home
+        return chain.collector._places[ip].home
 
     chain.send(told("networks 2001:db8:1::/56 2001:db8:2::/56"))
     chain.send(told("networks 2001:db8:2::/56 2001:db8:3::/56", host=host), sender)
@@ -449,32 +448,32 @@ def test_networks_of_another_router_that_is_alive_stay(chain):
     chain.send(told("networks 2001:db8:2::/56", host="attic"))
     chain.clock.passes(2 * DAY)
     chain.keep()
-    assert ipaddress.ip_address("2001:db8:1::1") in chain.collector._networks.home
+    assert chain.collector._places["2001:db8:1::1"].home
 
 
 def test_what_a_router_translates_to_is_its_own_until_it_tells(made):
-    assert made.networks.shows("a@1", "198.51.100.7")
-    assert made.networks.shows("a@1", "2001:db8::7")
+    assert made.places.shows("a@1", "198.51.100.7")
+    assert made.places.shows("a@1", "2001:db8::7")
     assert made.home("198.51.100.7")
     assert made.home("2001:db8::7")
-    made.networks.tell("a@1", ["198.51.100.8"])
+    made.places.tell("a@1", ["198.51.100.8"])
     assert not made.home("198.51.100.7")
-    assert not made.networks.shows("a@1", "198.51.100.9")
+    assert not made.places.shows("a@1", "198.51.100.9")
 
 
 def test_a_router_that_translates_to_a_whole_network_shows_a_few_of_it(made):
-    assert sum(made.networks.shows("a@1", f"198.51.100.{number}") for number in range(200)) < 10
+    assert sum(made.places.shows("a@1", f"198.51.100.{number}") for number in range(200)) < 10
     # The next day it has others.
     made.clock.passes(DAY)
-    assert made.networks.refresh()
+    made.places.refresh()
     assert not made.home("198.51.100.1")
-    assert made.networks.shows("a@1", "198.51.100.100")
+    assert made.places.shows("a@1", "198.51.100.100")
 
 
 def test_what_many_routers_translate_to_has_a_bound(made):
     for router in range(300):
-        made.networks.shows(f"r{router}@{router}", f"198.18.{router // 250}.{router % 250}")
-    assert len(made.networks._told) == places._TOLD_BY_ALL
+        made.places.shows(f"r{router}@{router}", f"198.18.{router // 250}.{router % 250}")
+    assert len(made.places._told) == places._TOLD_BY_ALL
 
 
 def test_the_keeper_takes_no_router_s_networks_away(made):
@@ -484,7 +483,7 @@ def test_the_keeper_takes_no_router_s_networks_away(made):
 
     def refresh() -> None:
         while not going.is_set():
-            made.networks.refresh()
+            made.places.refresh()
 
     keeper = threading.Thread(target=refresh)
     keeper.start()
@@ -494,10 +493,10 @@ def test_the_keeper_takes_no_router_s_networks_away(made):
         while time.monotonic() < end:
             number += 1
             address = f"192.{number % 200}.{number // 200 % 250}.1"
-            made.networks.tell("a@1", [address])
+            made.places.tell("a@1", [address])
             made.clock.passes(DAY // 8)
             assert made.home(address)
-            assert max(made.networks._told["a@1"].values()) > made.clock.now() + DAY
+            assert max(made.places._told["a@1"].values()) > made.clock.now() + DAY
     finally:
         going.set()
         keeper.join()

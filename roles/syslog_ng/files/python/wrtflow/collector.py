@@ -26,7 +26,7 @@ from wrtflow.monitor import Monitor
 from wrtflow.names import Names
 from wrtflow.outbox import KEPT, Outbox
 from wrtflow.parse import Flow, Line, Reader, Refused, Unparsed, read_json, whole
-from wrtflow.places import Databases, LeftOut, Networks, Places
+from wrtflow.places import Databases, LeftOut, Places
 from wrtflow.registries import Registries
 from wrtflow.routers import Router, Routers
 from wrtflow.state import State
@@ -71,9 +71,8 @@ class Collector:
         self.object = functools.partial(self._take, read_json)
         self._unparsed = Unparsed(Path(chosen.log_directory))
         self._left_out = LeftOut(chosen.left_out)
-        self._networks = Networks(chosen.home_networks, state, clock)
         self._databases = Databases(Path(chosen.geolite_directory))
-        self._places = Places(self._networks, self._left_out, self._databases)
+        self._places = Places(chosen.home_networks, self._left_out, self._databases, state, clock)
         self._routers = Routers(state)
         self._access_points = AccessPoints(state, clock)
         self._contacts = Contacts(state, clock, self._left_out)
@@ -110,7 +109,7 @@ class Collector:
             self._loaded = True
             away = 0 if self._follows else self.clock.load()
             for part in (
-                self._networks,
+                self._places,
                 self._routers,
                 self._access_points,
                 self._contacts,
@@ -203,8 +202,7 @@ class Collector:
     def _event(self, router: Router, read: Flow, text: str, now: int) -> Event | None:
         ends = self.enrich.ends(read)
         source, destination, _, answered = ends
-        if source.home and not answered.home and self._networks.shows(router.id, answered.ip):
-            self._places.clear()
+        if source.home and not answered.home and self._places.shows(router.id, answered.ip):
             ends = self.enrich.ends(read)
         if read.event == "NEW":
             router.counts["starts"] += 1
@@ -265,11 +263,10 @@ class Collector:
             self.names.observe(router.id, "wrtflow-net", text)
         elif word == "networks":
             try:
-                if self._networks.tell(router.id, rest):
+                if self._places.tell(router.id, rest):
                     # Those of a router that was renamed are its former ones.
                     for earlier in self._routers.earlier(router):
-                        self._networks.tell(earlier.id, [])
-                    self._places.clear()
+                        self._places.tell(earlier.id, [])
             except ValueError as error:
                 health.rarely(
                     "networks", health.WARNING, f"{router.id} tells of networks: {error}. They are not taken."
@@ -322,8 +319,7 @@ class Collector:
         self._expire()
         self.clock.note()
         self._note()
-        if self._networks.refresh():
-            self._places.clear()
+        self._places.refresh()
         self.state.save()
         # This one looks at all that is known.
         if self.clock.now() >= self._refresh_names:

@@ -120,20 +120,54 @@ def _inside(address: Address) -> Address:
     return address.ipv4_mapped or address
 
 
-class Networks:
-    """The home networks: the configured ones, those that routers report, and the addresses that they translate to."""
+@dataclass(slots=True, eq=False)
+class Place:
+    """One address."""
 
-    def __init__(self, configured: Iterable[str], state: State, clock: Clock) -> None:
-        """configured: in CIDR."""
+    ip: str
+    version: int
+    home: bool = False
+    left_out: bool = False
+    country: str | None = None
+    system: int | None = None  # the number of the autonomous system
+    json: str = ""  # members of source or destination: the place and the autonomous system
+
+
+class Places(dict[str, Place]):
+    """The addresses met so far, by their text, and the home networks; ValueError for what is no address on the wire.
+
+    At home are the configured networks, those that routers report, and the addresses that other routers translate to.
+    """
+
+    def __init__(
+        self, configured: Iterable[str], left_out: LeftOut, databases: Databases, state: State, clock: Clock
+    ) -> None:
+        """configured: home networks in CIDR."""
+        super().__init__()
         self._configured = (*_LINK.split(), *configured)
-        self._clock = clock
+        self._left_out, self._databases, self._clock = left_out, databases, clock
         # By router: its networks, and until when each is at home (ms, steady).
         self._told: Rows[dict[str, int]] = Rows(state, "networks", lambda told: list(told.items()))
-        self._lock = threading.Lock()  # the parsers add, the keeper deletes
+        self._lock = threading.Lock()
         self._unite()
 
+    def __missing__(self, text: str) -> Place:
+        """Meet an address."""
+        found = ipaddress.ip_address(text)
+        if found.version == 6 and (found.scope_id or found.ipv4_mapped):
+            raise ValueError(f"{text} is no address on the wire")
+        with self._lock:
+            place = Place(str(found), found.version, found in self._home, self._left_out.address(text))
+            # Home, link-local and multicast addresses are nowhere.
+            if not place.home:
+                self._databases.look_up(place, str(_inside(found)))
+            if len(self) >= _SIZE:
+                self.clear()
+            self[text] = place
+            return place
+
     def load(self) -> None:
-        """Read what routers reported before."""
+        """Read the networks that routers reported before."""
         latest = self._clock.now() + _SILENT
         self._told.load(
             lambda _, row: {_narrow(text): min(int(until or latest), latest) for text, until in row}
@@ -171,14 +205,13 @@ class Networks:
             self._put(router, before | {address: until})
             return True
 
-    def refresh(self) -> bool:
-        """Delete the networks whose time is over. Returns whether there were any."""
+    def refresh(self) -> None:
+        """Delete the networks whose time is over."""
         now = self._clock.now()
         with self._lock:
-            old = [router for router, told in self._told.items() if min(told.values(), default=0) <= now]
-            for router in old:
-                self._put(router, {each: until for each, until in self._told[router].items() if until > now})
-            return bool(old)
+            for router, told in list(self._told.items()):
+                if min(told.values(), default=0) <= now:
+                    self._put(router, {network: until for network, until in told.items() if until > now})
 
     def _room(self, router: str) -> int:
         """Return how many networks a router may have."""
@@ -188,15 +221,16 @@ class Networks:
         return min(_TOLD - own, _TOLD_BY_ALL - sum(others.values()))
 
     def _put(self, router: str, networks: dict[str, int]) -> None:
+        before = self._told.drop(router) or {}
         if networks:
             self._told[router] = networks
-        else:
-            self._told.drop(router)
-        self._unite()
+        if networks.keys() != before.keys():
+            self._unite()
 
     def _unite(self) -> None:
         texts = itertools.chain(self._configured, *self._told.values())
-        self.home = _Networks(ipaddress.ip_network(text, strict=False) for text in texts)
+        self._home = _Networks(ipaddress.ip_network(text, strict=False) for text in texts)
+        self.clear()
 
 
 def _narrow(text: str) -> str:
@@ -206,44 +240,6 @@ def _narrow(text: str) -> str:
     if network.prefixlen < _WIDEST[network.version] or inside:
         raise ValueError(f"{network} is wider than a house's network (/{_WIDEST[network.version]})")
     return str(network)
-
-
-@dataclass(slots=True, eq=False)
-class Place:
-    """One address."""
-
-    ip: str
-    version: int
-    home: bool = False
-    left_out: bool = False
-    country: str | None = None
-    system: int | None = None  # the number of the autonomous system
-    json: str = ""  # members of source or destination: the place and the autonomous system
-
-
-class Places(dict[str, Place]):
-    """The addresses met so far, by their text; ValueError for what is no address on the wire."""
-
-    def __init__(self, networks: Networks, left_out: LeftOut, databases: Databases) -> None:
-        """Remember nothing yet."""
-        super().__init__()
-        self._networks = networks
-        self._left_out = left_out
-        self._databases = databases
-
-    def __missing__(self, text: str) -> Place:
-        """Meet an address."""
-        found = ipaddress.ip_address(text)
-        if found.version == 6 and (found.scope_id or found.ipv4_mapped):
-            raise ValueError(f"{text} is no address on the wire")
-        place = Place(str(found), found.version, found in self._networks.home, self._left_out.address(text))
-        # Home, link-local and multicast addresses are nowhere.
-        if not place.home:
-            self._databases.look_up(place, str(_inside(found)))
-        if len(self) >= _SIZE:
-            self.clear()
-        self[text] = place
-        return place
 
 
 class Databases:
