@@ -358,7 +358,7 @@ def test_queries_without_answers_cost_nobody_else_s(monkeypatch: pytest.MonkeyPa
         feed(passive, f"{number} fd99::{number:x}/1 query[A] n.example from fd99::{number:x}")
     feed(passive, "1 10.99.0.20/1 reply a.example is 198.18.1.1")
     assert passive.name("10.99.0.20", "198.18.1.1", NOW) == "a.example"
-    assert len(passive._routers[ROUTER].queries) == 1 + OPEN_QUERIES + 18
+    assert len(passive._queries) == 1 + OPEN_QUERIES + 18
     assert passive.counts["dns_queries_replaced"] == 1000 - OPEN_QUERIES
     assert passive.counts["dns_queries_refused"] == 982
     feed(passive, asked("b.example", "198.18.1.2", "10.99.0.21"), NOW + ANSWERED)
@@ -369,10 +369,11 @@ def test_routers_and_who_waits_are_bounded() -> None:
     passive = made()
     for number in range(200):
         feed(passive, asked("a.example", "198.18.1.1"), observer=f"router{number}")
-    assert len(passive._routers) == module.ROUTERS
+        assert len(passive._answers) <= module.ROUTERS
+    assert len(passive._queries) == OPEN_QUERIES
     for number in range(WAITING + 9):
-        feed(passive, f"1 10.99.0.20/20001 reply a.example is 198.18.0.{number}", observer="router0")
-    assert len(passive._routers["router0"].addresses) == WAITING
+        feed(passive, f"1 10.99.0.20/20001 reply a.example is 198.18.0.{number}", observer="router199")
+    assert len(passive._answers["router199"][1]) == WAITING
 
 
 @pytest.mark.parametrize("told", [NOW, NOW + 1000 * DAY])

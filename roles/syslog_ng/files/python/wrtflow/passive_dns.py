@@ -11,7 +11,7 @@ so 198.18.3.80 is news.example to 10.77.0.20.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -25,27 +25,17 @@ DNS_OF_DEVICE, DNS_SIZE = 5_000, 50_000
 LATELY = 3_600_000  # ms; if the table is full, a device that asked for nothing for so long makes room
 # Names of an address to a device, the newest first: an old flow has the name of its own time.
 NAMES_PER_ADDRESS = 8
-# Routers, and queries without an answer: of one router, and of one device there.
-ROUTERS, QUERIES, OPEN_QUERIES = 64, 20_000, 150
+# Queries without an answer, of one device and of all.
+OPEN_QUERIES, QUERIES = 150, 20_000
 ANSWERED = 10_000  # ms that an answer may take; no query makes room for another device's sooner
-WAITING = 64  # addresses of one answer, kept for other devices that wait for the same answer
+# Routers, and addresses of each one's last answer, kept for other devices that wait for the same answer.
+ROUTERS, WAITING = 64, 64
 
 _ROUTER_ITSELF = "127.0.0.1", "::1"
 _NOWHERE = "0.0.0.0", "::"  # what a blocking resolver says instead of an address
 _HEX = frozenset("0123456789abcdef:")
 
 Record = tuple[str, int, int]  # name, when first and when last asked for (ms, steady)
-
-
-class _Router:
-    def __init__(self, counts: Counter[str]) -> None:
-        # "id client/port" -> (name, device) of the queries that may still be answered.
-        self.queries: dict[str, tuple[str, str]] = {}
-        limits = QUERIES, OPEN_QUERIES, ANSWERED, ANSWERED
-        self.shares = Shares(*limits, self.queries.__delitem__, counts, "dns_queries")
-        # The last answer's query and addresses: for who waits for the same answer, dnsmasq logs only "duplicate".
-        self.answered = ("", "")
-        self.addresses: list[str] = []
 
 
 class PassiveDns:
@@ -59,9 +49,12 @@ class PassiveDns:
         self.counts: Counter[str] = Counter()
         limits = DNS_SIZE, DNS_OF_DEVICE, DNS_TTL, LATELY
         self.shares = Shares(*limits, self.records.__delitem__, self.counts, "dns")
-        self._routers = defaultdict[str, _Router](lambda: _Router(self.counts))
-        limits = ROUTERS, 1, ANSWERED, ANSWERED
-        self._heard = Shares(*limits, self._routers.__delitem__, self.counts, "dns_queries")
+        # "router id client/port" -> (name, device) of the queries that may still be answered.
+        self._queries: dict[str, tuple[str, str]] = {}
+        limits = QUERIES, OPEN_QUERIES, ANSWERED, ANSWERED
+        self._open = Shares(*limits, self._queries.__delitem__, self.counts, "dns_queries")
+        # By router: the last answer's query and addresses. For who waits for the same answer, dnsmasq logs "duplicate".
+        self._answers: dict[str, tuple[tuple[str, str], list[str]]] = {}
 
     def load(self, now: int) -> None:
         """Read the records of devices that are not left out."""
@@ -94,9 +87,9 @@ class PassiveDns:
         if len(words) == 6:
             number, client, verb, name, link, value = words
             if link == "is":
-                self._answer(router, f"{number} {client}", name, value, now)
+                self._answer(router, f"{router} {number} {client}", name, value, now)
             elif link == "from" and verb in ("query[A]", "query[AAAA]"):
-                self._query(router, f"{number} {client}", name, value, now)
+                self._query(f"{router} {number} {client}", name, value, now)
 
     def name(self, device: str, remote: str, at: int) -> str | None:
         """Return the name that led the device to the address: the last one asked for until at (ms, steady)."""
@@ -105,7 +98,7 @@ class PassiveDns:
                 return name if at - last <= DNS_TTL else None
         return None
 
-    def _query(self, observer: str, query: str, name: str, client: str, now: int) -> None:
+    def _query(self, query: str, name: str, client: str, now: int) -> None:
         if client in _ROUTER_ITSELF:
             return
         asked, ip = hostname(name), address(client)
@@ -113,31 +106,30 @@ class PassiveDns:
             self.counts["names_invalid"] += 1
             return
         device = self._identity(ip)
-        if not device or not self._heard.put(observer, observer, now):
-            return
-        self.counts["dns_queries"] += 1
-        router = self._routers[observer]
-        before = router.queries.get(query)
+        before = self._queries.get(query)
         if before is not None and before[1] != device:
-            router.shares.drop(before[1], query)
-        if router.shares.put(device, query, now):
-            router.queries[query] = asked, device
+            self._open.drop(before[1], query)
+        if device and self._open.put(device, query, now):
+            self.counts["dns_queries"] += 1
+            self._queries[query] = asked, device
 
-    def _answer(self, observer: str, query: str, name: str, value: str, now: int) -> None:
-        router = self._routers.get(observer) or _Router(self.counts)
-        asked = router.queries.get(query)
+    def _answer(self, router: str, query: str, name: str, value: str, now: int) -> None:
+        asked = self._queries.get(query)
         if asked is None:
             return
+        last, remotes = self._answers.get(router, (("", ""), []))
         if value == "duplicate" and name == "query":
             # It follows the answer that it is a duplicate of.
-            for remote in router.addresses if router.answered[0] == asked[0] else ():
+            for remote in remotes if last[0] == asked[0] else ():
                 self._record(asked, remote, now)
         # Quicker than to try <CNAME>, NXDOMAIN, NODATA … as addresses.
         elif value[0] in _HEX and value not in _NOWHERE and (answer := address(value)):
-            if router.answered is not asked:
-                router.answered, router.addresses = asked, []
-            if len(router.addresses) < WAITING:
-                router.addresses.append(answer)
+            if last is not asked:
+                if len(self._answers) >= ROUTERS:
+                    self._answers.clear()
+                self._answers[router] = asked, (remotes := [])
+            if len(remotes) < WAITING:
+                remotes.append(answer)
             self._record(asked, answer, now)
 
     def _record(self, asked: tuple[str, str], remote: str, now: int) -> None:
