@@ -208,7 +208,7 @@ def test_nothing_is_remembered_of_a_device_that_is_left_out(left_out: str) -> No
     assert devices.device("10.99.0.134").name is None
     assert devices.identity("10.99.0.10") == OTHER
     assert devices.device("10.99.0.10").name == "tv"
-    assert [key for key, _ in devices.owners._dump()] == [OTHER]
+    assert [key for key, _ in devices.owners.table.dump()] == [OTHER]
     # Only by this are the flows of a MAC told, after a restart too.
     assert devices.device("10.99.0.134").mac == (MAC if mac(left_out) else None)
     assert devices.identity("no address") == "no address"

@@ -140,7 +140,7 @@ def test_the_bench_measures_documents_as_the_collector_writes_them():
 
 def test_the_delivery_finds_a_flow_s_end_in_its_document():
     end = int(time.time() * 1000) - 5_000
-    document_of_it = store.Document(b"network-2026.10", b"id", written(times=(end - 1_000, end)).encode())
+    document_of_it = store.Document("network-2026.10", "id", written(times=(end - 1_000, end)))
     assert 5_000 <= store.Batch.of([document_of_it]).age() < 60_000
 
 

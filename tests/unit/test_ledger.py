@@ -1,10 +1,11 @@
-"""wrtflow.ledger and wrtflow.balance: every flow is in a row of its minute, and a difference is named."""
+"""wrtflow.ledger: every flow is in a row of its minute, and a difference is named."""
 
+import collections
 import json
 
 import pytest
 from fakes import HOUR, SECOND, START, Clock, line, told
-from wrtflow import balance, ledger
+from wrtflow import ledger
 
 MINUTE = 60 * SECOND
 ROUTER = "OpenWrt@192.168.1.1"
@@ -14,7 +15,7 @@ def sums(chain, since=0, until=1 << 40):
     """Return what `wrtflow ledger` reads, after a second."""
     chain.clock.passes(SECOND)
     chain.keep()
-    return balance.read(chain.folder / "state.sqlite", since, until)
+    return ledger.read(chain.folder / "state.sqlite", since, until)
 
 
 def lost(found):
@@ -39,7 +40,7 @@ def test_an_even_ledger_has_every_line_and_every_flow(chain):
     }  # fmt: skip
     assert found.counts["flows"] == found.counts["waiting"] == 4
     assert list(found.differences()) == []
-    assert "The ledger is even: nothing is missing." in list(balance.show(found))
+    assert "The ledger is even: nothing is missing." in list(found.lines())
 
 
 def test_a_window_has_its_own_minutes_only(chain):
@@ -168,12 +169,12 @@ def test_counts_that_are_not_told_or_make_no_sense_count_nothing(chain, text):
     ],
 )
 def test_each_loss_is_named(counts, sentence):
-    found = balance.Balance(1, 2, 60_000, balance.Counts(counts))
+    found = ledger.Balance(1, 2, 60_000, collections.Counter(counts))
     assert [text.startswith(sentence) for text in lost(found)] == [True]
 
 
 def test_a_repeated_request_loses_nothing():
-    found = balance.Balance(1, 2, 60_000, balance.Counts(flows=9, indexed=9, duplicates=2))
+    found = ledger.Balance(1, 2, 60_000, collections.Counter(flows=9, indexed=9, duplicates=2))
     assert lost(found) == []
     assert len(list(found.differences())) == 1
 

@@ -13,7 +13,7 @@ from wrtflow import __main__, health, spool, store
 class Client:
     """Elasticsearch, as far as the tool sees it: takes all but what is refused, until it is away."""
 
-    refused: typing.ClassVar[set[bytes]] = set()
+    refused: typing.ClassVar[set[str]] = set()
     away_after = 10_000
     taken: typing.ClassVar[list[store.Document]] = []
 
@@ -223,7 +223,7 @@ def test_resending_empties_the_spool(
     fill(state, 1200)
     assert run(state, "spool", "resend") == 0
     assert capsys.readouterr().out == "1200 indexed, 0 there already, 0 refused again\n"
-    assert client.taken[7] == store.Document(b"network-2026.11", b"id7", b'{"n":7}')
+    assert client.taken[7] == store.Document("network-2026.11", "id7", '{"n":7}')
     assert len(client.taken) == 1200
     assert run(state, "spool", "resend") == 0
     assert len(client.taken) == 1200
@@ -233,7 +233,7 @@ def test_what_is_refused_again_stays_with_its_new_reason(
     state: Path, client: type[Client], capsys: pytest.CaptureFixture[str]
 ) -> None:
     fill(state, 3)
-    client.refused = {b"id1"}
+    client.refused = {"id1"}
     assert run(state, "spool", "resend") == 1
     assert "2 indexed, 0 there already, 1 refused again" in capsys.readouterr().out
     assert [
@@ -252,7 +252,7 @@ def test_an_interrupted_resend_loses_and_doubles_nothing(
     assert "Elasticsearch is away." in capsys.readouterr().err
     left = {kept.id for kept in spool.Spool(state / "refused.sqlite", 1 << 20).documents()}
     assert 0 < len(left) < 1200
-    assert left | {document.id.decode() for document in client.taken} == {f"id{i}" for i in range(1200)}
+    assert left | {document.id for document in client.taken} == {f"id{i}" for i in range(1200)}
     client.away_after = 10_000
     assert run(state, "spool", "resend") == 0
     assert len(client.taken) == 1200

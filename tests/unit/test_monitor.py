@@ -1,4 +1,4 @@
-"""wrtflow.monitor: health documents are those of files/health-document.yml, none is lost, and they hold up nothing."""
+"""wrtflow.ledger: health documents are those of files/health-document.yml, none is lost, and they hold up nothing."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 import yaml
 from fakes import SECOND, line, told
 from house import settings as house
-from wrtflow import health, monitor, store
+from wrtflow import health, ledger, store
 
 FIELDS = yaml.safe_load((Path(__file__).parents[2] / "files/health-document.yml").read_text())[
     "health_fields"
@@ -39,7 +39,7 @@ class Client:
 
     def _take(self, each):
         known = each.id in self.taken
-        self.taken.setdefault(each.id, (each.target.decode(), json.loads(each.source)))
+        self.taken.setdefault(each.id, (each.target, json.loads(each.source)))
         return store.Answer(409 if known else 201)
 
     def close(self):
@@ -50,7 +50,7 @@ class Client:
 def sent(chains, monkeypatch, tmp_path):
     """A collector whose health documents go to a Client."""
     monkeypatch.setattr(store, "Client", Client)
-    monkeypatch.setattr(monitor.Monitor, "start", lambda self: None)
+    monkeypatch.setattr(ledger.Monitor, "start", lambda self: None)
     monkeypatch.setattr(health, "_last", {})
     (tmp_path / "key").write_text("key")
     delivery = house(tmp_path).delivery.__class__(
@@ -157,8 +157,8 @@ def test_what_was_sent_is_not_sent_again(sent):
 def test_what_is_sent_twice_is_stored_once(sent):
     sent.send(line("NEW"))
     minute(sent)
-    ledger = sent.collector._ledger
-    ledger._unsent |= {each for each in ledger._rows if each and each != ledger._minute}
+    kept = sent.collector._ledger
+    kept._unsent |= {each for each in kept._rows if each and each != kept._minute}
     sent.collector._monitor.send()
     assert sent.collector._monitor._client.requests == 2
     assert [len(documents) for documents in found(sent)] == [1, 1]

@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from wrtflow import spool
+from wrtflow import spool, state
 
 LIMIT = 256 * 1024
 
@@ -114,7 +114,7 @@ def test_no_space_left_costs_what_comes_then_and_nothing_else(
 def test_a_process_that_holds_the_spool_holds_up_nobody(
     kept: spool.Spool, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spool, "_LOCKED", 0.1)
+    monkeypatch.setattr(state, "LOCKED", 0.1)
     kept.add([refused(0)])
     other = sqlite3.connect(file)
     other.execute("BEGIN EXCLUSIVE")

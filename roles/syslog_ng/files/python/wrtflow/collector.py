@@ -21,8 +21,7 @@ from wrtflow.contacts import Contacts
 from wrtflow.correlate import Correlate, Ended, Event
 from wrtflow.document import Calendar
 from wrtflow.enrich import SITES, Enrich
-from wrtflow.ledger import Ledger
-from wrtflow.monitor import Monitor
+from wrtflow.ledger import Ledger, Monitor
 from wrtflow.names import Names
 from wrtflow.outbox import KEPT, Outbox
 from wrtflow.parse import Flow, Line, Reader, Refused, Unparsed, read_json, whole

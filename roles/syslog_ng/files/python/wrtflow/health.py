@@ -46,10 +46,10 @@ def say(level: int, sentence: str) -> None:
 
 
 class Condition:
-    """Something that is right or wrong. Each change is said, and nothing but changes."""
+    """Something that is right or wrong. The journal gets a sentence for each change."""
 
     def __init__(self, mended: str) -> None:
-        """Mended is what is said when it is right again."""
+        """mended: the sentence for when it is right again."""
         self._mended = mended
         self.fault: str | None = None
         self.sentence: str | None = None
@@ -73,6 +73,10 @@ class Condition:
             self.since = time.time()
             say(NOTICE, f"{self._mended} (after {away}).")
             changed()
+
+    def report(self) -> dict[str, str]:
+        """Return fault, the sentence of what is wrong now, for the health record; nothing if it is right."""
+        return {"fault": self.sentence} if self.sentence else {}
 
 
 def rarely(kind: str, level: int, sentence: str) -> None:
@@ -113,16 +117,13 @@ def faults(record: Mapping[str, typing.Any]) -> Iterator[str]:
     for name, report in record.items():
         if isinstance(report, dict) and report.get("fault"):
             yield f"{name}: {report['fault']}"
-    queue, firewall, connections, flows, senders, delivery = (
-        record.get(name, {}) for name in ("queue", "firewall", "connections", "flows", "senders", "delivery")
-    )
+    parts = ("queue", "firewall", "connections", "flows", "senders", "delivery")
+    queue, firewall, connections, flows, senders, delivery = (record.get(name, {}) for name in parts)
     if queue.get("dropped"):
         yield f"{queue['dropped']} documents were dropped since syslog-ng's start: the disk buffer was full"
     if firewall.get("loaded") is False:
-        yield (
-            "the ports are open to everybody, because nftables has no table inet wrtflow:"
-            " see `systemctl status wrtflow-firewall`"
-        )
+        table = "nftables has no table inet wrtflow: see `systemctl status wrtflow-firewall`"
+        yield f"the ports are open to everybody, because {table}"
     if firewall.get("strangers"):
         yield (
             f"within the last hour {_some(firewall['strangers'])} called and was refused:"
@@ -208,46 +209,55 @@ def read(path: Path) -> dict[str, object]:
 
 
 def queue() -> dict[str, int]:
-    """Ask syslog-ng for the numbers of the store's disk buffer; empty where it doesn't answer.
+    """Ask syslog-ng for the numbers of the store's disk buffer; empty if it does not answer.
 
     waiting, dropped: messages; bytes, capacity: of the file.
     """
-    numbers = {
-        "waiting": r'output_events_total\{(?=.*result="queued")',
-        "dropped": r'output_events_total\{(?=.*result="dropped")',
-        "bytes": r"disk_queue_disk_usage_bytes\{",
-        "capacity": r"disk_queue_capacity_bytes\{",
-    }
+    told = control("STATS PROMETHEUS")
     found = {}
-    with contextlib.suppress(OSError):
-        told = control("STATS PROMETHEUS")
-        for name, pattern in numbers.items():
-            line = rf'^syslogng_{pattern}.*class="wrtflow\.parsers\.Elasticsearch".*\}} (\d+)$'
-            if match := re.search(line, told, re.MULTILINE):
-                found[name] = int(match[1])
+    for name, pattern in (
+        ("waiting", r'output_events_total\{(?=.*result="queued")'),
+        ("dropped", r'output_events_total\{(?=.*result="dropped")'),
+        ("bytes", r"disk_queue_disk_usage_bytes\{"),
+        ("capacity", r"disk_queue_capacity_bytes\{"),
+    ):
+        line = rf'^syslogng_{pattern}.*class="wrtflow\.parsers\.Elasticsearch".*\}} (\d+)$'
+        if match := re.search(line, told, re.MULTILINE):
+            found[name] = int(match[1])
     return found
 
 
+def connections() -> dict[str, int]:
+    """Ask syslog-ng for the TCP connections to its fullest port, and how many a port takes; empty if no answer."""
+    pattern = r'^syslogng_socket_{}\{{.*id="s_wrtflow_.* (\d+)$'
+    told = control("STATS PROMETHEUS")
+    now, most = (
+        [int(number) for number in re.findall(pattern.format(name), told, re.MULTILINE)]
+        for name in ("connections", "max_connections")
+    )
+    return {"now": max(now), "most": max(most)} if now and most else {}
+
+
 def received() -> int | None:
-    """Ask syslog-ng how many lines its sources for routers have taken since its start; None where it doesn't answer."""
-    try:
-        told = control("STATS CSV")
-    except OSError:
-        return None
+    """Ask syslog-ng for the number of lines from all senders since its start; None if it does not answer."""
     line = r"^source;s_wrtflow_(?:syslog|json);;a;processed;(\d+)$"
-    return sum(map(int, re.findall(line, told, re.MULTILINE)))
+    found = re.findall(line, control("STATS CSV"), re.MULTILINE)
+    return sum(map(int, found)) if found else None
 
 
 def control(command: str) -> str:
-    """Give syslog-ng a command on its control socket and return the answer; OSError where none comes in a second."""
+    """Give syslog-ng a command on its control socket and return the answer; empty if none comes within a second."""
     answer = b""
-    with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(1)
-        connection.connect(CONTROL_SOCKET)
-        connection.sendall(command.encode() + b"\n")
-        while not answer.endswith(b"\n.\n"):
-            part = connection.recv(65536)
-            if not part:
-                raise ConnectionError("the answer broke off")
-            answer += part
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(1)
+            connection.connect(CONTROL_SOCKET)
+            connection.sendall(command.encode() + b"\n")
+            while not answer.endswith(b"\n.\n"):
+                part = connection.recv(65536)
+                if not part:
+                    return ""
+                answer += part
+    except OSError:
+        return ""
     return answer.decode(errors="replace")

@@ -1,8 +1,8 @@
-"""The way of finished documents into syslog-ng's disk buffer: those of a moment go together, as one message.
+"""The way of finished documents into syslog-ng's disk buffer: those of 50 ms go together, as one message.
 
-Sent one by one, delivery would cost as much CPU as everything before it. The first document goes at once; what is
-finished in the pause after it follows together. Until then it is in memory alone: a stop and a reload wait for it, a
-kill -9 loses it.
+Sent one by one, delivery would cost as much CPU as everything before it. The first document goes at once, those of the
+pause after it follow together. Until then they are only in memory: a stop and a reload wait for them, a kill -9 loses
+them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from wrtflow.state import Rows, State
 # Seconds in which documents gather.
 _PAUSE = 0.05
 
-# Documents of a message. Few, against the smallest buffer (1 MiB): what finds no room is dropped as a whole.
+# Documents of a message. Few, because of the smallest buffer (1 MiB): a message without room is dropped as a whole.
 TOGETHER = 100
 
 # Messages whose size is remembered: those of several seconds.
@@ -33,7 +33,7 @@ class Numbers:
     """The store's counters by name. Any thread may add."""
 
     def __init__(self, counts: dict[str, int] | None = None) -> None:
-        """counts: where they stand, a State's to outlive a restart."""
+        """counts: the counters now; a State's Rows, if they have to outlive a restart."""
         self._counts = {} if counts is None else counts
         self._lock = threading.Lock()
         # ms from a flow's end to Elasticsearch's answer, the longest since somebody set it to 0.
@@ -70,11 +70,11 @@ class Outbox:
         """before: the outbox that this one replaces, in the same process."""
         self._kept: Rows[int] = Rows(state, "store")
         self.numbers = Numbers(self._kept)
-        self._documents: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._documents: queue.SimpleQueue[str] = queue.SimpleQueue()
         # Documents since the start, each counted by one thread.
         self._taken = self._posted = 0
         self.dropped: int = before.dropped if before else 0
-        # What syslog-ng said last of messages that it dropped, and how many documents the last messages had.
+        # How many messages syslog-ng has dropped, and how many documents the last messages had.
         self._messages_dropped: int = before._messages_dropped if before else 0
         self._lately: collections.deque[int] = before._lately if before else collections.deque(maxlen=_LATELY)
 
@@ -83,7 +83,7 @@ class Outbox:
         self._kept.load(_count)
 
     def put(self, index: str, identity: str, document: str) -> None:
-        """Take a document. It becomes the two lines that _bulk wants."""
+        """Take a document. It becomes the two lines that _bulk takes."""
         self._taken += 1
         self._documents.put(f'{{"create":{{"_index":"{index}","_id":"{identity}"}}}}\n{document}')
 
@@ -93,17 +93,16 @@ class Outbox:
 
     def stop(self) -> None:
         """End run(), when all that was put before has been handed on."""
-        self._documents.put(None)
+        self._documents.put("")
 
     def run(self, post: Callable[[str], None]) -> None:
         """Hand documents on to post() until stop()."""
         going = True
         while going:
             taken = [self._documents.get()]
-            while not self._documents.empty():
-                taken.append(self._documents.get())
-            going = None not in taken
-            documents = [document for document in taken if document is not None]
+            taken += [self._documents.get() for _ in range(self._documents.qsize())]
+            going = "" not in taken
+            documents = list(filter(None, taken))
             for begin in range(0, len(documents), TOGETHER):
                 together = documents[begin : begin + TOGETHER]
                 # Counted before: else it could leave before it was there.
@@ -115,7 +114,7 @@ class Outbox:
                 time.sleep(_PAUSE)
 
     def report(self, in_hand: bool = False) -> health.Report:
-        """Return the disk buffer's numbers for the health record; none where syslog-ng does not answer.
+        """Return the disk buffer's numbers for the health record; none if syslog-ng does not answer.
 
         in_hand: documents have left the buffer that are not settled. waiting, dropped (since syslog-ng's start) and
         dropped_ever: documents; bytes and capacity: of the buffer's file.
@@ -129,21 +128,15 @@ class Outbox:
             self.numbers.add("waiting", -before)
         messages = said.get("dropped", 0) - self._messages_dropped
         if messages > 0:
-            # The last ones, for want of a better knowledge.
+            # Most likely these were the last ones.
             count = sum(list(self._lately)[-messages:])
             self.dropped += count
             self.numbers.add("waiting", -count)
             self.numbers.add("dropped", count)
             self._messages_dropped += messages
-            health.rarely(
-                "dropped",
-                health.ERROR,
-                f"The disk buffer is full: {self.dropped} documents have been dropped since syslog-ng's start.",
-            )
-        return {
-            **said,
-            # Each message has at least one document.
-            "waiting": max(said.get("waiting", 0), self.numbers["waiting"]),
-            "dropped": self.dropped,
-            "dropped_ever": self.numbers["dropped"],
-        }
+            sentence = f"{self.dropped} documents have been dropped since syslog-ng's start."
+            health.rarely("dropped", health.ERROR, f"The disk buffer is full: {sentence}")
+        # Each message has at least one document.
+        waiting = max(said.get("waiting", 0), self.numbers["waiting"])
+        ever = self.numbers["dropped"]
+        return {**said, "waiting": waiting, "dropped": self.dropped, "dropped_ever": ever}

@@ -16,29 +16,27 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 from wrtflow import health
 
-# Of the file's tables and of what stands in them. A file of a later version is set aside, an earlier one is converted.
+# Version of the file's tables and of their rows. A file of another version is set aside.
 SCHEMA = 1
-
-# Changes that wait for the disk, by table. Beyond that they are forgotten, and the next save writes the whole table.
+# Changes of a table that wait for the disk. Beyond that they are forgotten, and the next save writes the whole table.
 _WAITING = 200_000
+# Seconds to wait for somebody else's lock on a file.
+LOCKED = 2.0
 
-# What an SQLite file begins with, and its format for writers and readers after two bytes more.
+# An SQLite file begins with this; two bytes later comes its format for writers and readers.
 _HEADER = b"SQLite format 3\0"
 _FORMATS = (b"\1\1", b"\2\2")
 
-# What SQLite says where it is not the file's fault.
+# SQLite's errors that are not the file's fault.
 _DISK = {
     sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_NOLFS,
 }  # fmt: skip
-
-# Seconds to wait for somebody else's lock on the file.
-_LOCKED = 2
 
 _UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
 
@@ -51,13 +49,9 @@ class Damaged(Exception):  # noqa: N818 (what the file is)
 
 
 def damaged(error: Exception) -> bool:
-    """Tell whether an error is the file's fault, not the disk's or the folder's."""
-    code = getattr(error, "sqlite_errorcode", None)
-    if code is None:
-        return isinstance(error, (Damaged, sqlite3.DatabaseError)) and not isinstance(
-            error, sqlite3.OperationalError
-        )
-    return code & 0xFF not in _DISK
+    """Return whether an error is the file's fault, not the disk's or the folder's."""
+    code: int | None = getattr(error, "sqlite_errorcode", None)
+    return isinstance(error, Damaged) if code is None else code & 0xFF not in _DISK
 
 
 def set_aside(file: Path, error: Exception) -> None:
@@ -69,12 +63,18 @@ def set_aside(file: Path, error: Exception) -> None:
     health.say(health.ERROR, f"{file} can't be read ({error}): it is set aside as {aside}.")
 
 
+def connect(file: Path, mode: str, **options: Any) -> sqlite3.Connection:
+    """Open an SQLite file. mode: ro or rw; options: sqlite3.connect()'s."""
+    name = f"{file.absolute().as_uri()}?mode={mode}"
+    database: sqlite3.Connection = sqlite3.connect(name, LOCKED, uri=True, **options)
+    return database
+
+
 def _inode(file: Path) -> int:
-    """Return what tells a file from another of its name; 0 where there is none."""
-    try:
-        return os.stat(file).st_ino
-    except OSError:
-        return 0
+    """Return what distinguishes the file from another of its name; 0 if there is none."""
+    with contextlib.suppress(OSError):
+        return file.stat().st_ino
+    return 0
 
 
 @dataclass
@@ -83,15 +83,11 @@ class Table(Generic[K]):
 
     state: State
     name: str
-    # Gives all rows that memory has.
-    dump: Callable[[], Iterable[tuple[K, Any]]]
-    # A row never changes, so deleting it before it is on disk costs nothing.
-    once: bool
-    # Keys are int, else str.
-    numbered: bool
-    # Write all rows of memory with the next save.
-    whole: bool = False
-    # Only single operations, which other threads can't interrupt: no lock on the way of a flow.
+    dump: Callable[[], Iterable[tuple[K, Any]]]  # returns all rows that memory has
+    once: bool = False  # a row never changes: deleting it before it is on disk costs nothing
+    numbered: bool = False  # keys are int, else str
+    whole: bool = False  # the next save writes all rows of memory
+    # Only single operations, which other threads can't interrupt: a flow never waits for a lock.
     _changed: dict[K, Any] = field(default_factory=dict)
 
     def load(self, decode: Callable[[K, Any], V]) -> Iterator[V]:
@@ -102,10 +98,7 @@ class Table(Generic[K]):
         """
         for rowid, key, text in self.state.rows(self.name):
             try:
-                name = key.decode() if isinstance(key, bytes) else key
-                if type(name) is not (int if self.numbered else str):
-                    raise TypeError(name)
-                row = decode(cast("K", name), json.loads(text))
+                row = decode(key.decode() if isinstance(key, bytes) else key, json.loads(text))  # type: ignore[arg-type]
             except _UNREADABLE:
                 self.state.skip(self.name, rowid)
             else:
@@ -159,7 +152,7 @@ class Rows(OrderedDict[str, V]):
         self._encode, self._owner = encode, owner
         # How many rows each owner has.
         self.of: Counter[str] = Counter()
-        self.table = state.table(name, self._dump)
+        self.table = state.table(name, lambda: [(key, encode(value)) for key, value in list(self.items())])
 
     def load(self, decode: Callable[[str, Any], V]) -> None:
         """Take the file's rows, as Table.load() does."""
@@ -189,9 +182,6 @@ class Rows(OrderedDict[str, V]):
             del self[key]
         return value
 
-    def _dump(self) -> list[tuple[str, Any]]:
-        return [(key, self._encode(value)) for key, value in list(self.items())]
-
     def _less(self, key: str) -> None:
         owner = self._owner(key, self[key])
         self.of[owner] -= 1
@@ -203,32 +193,24 @@ class State:
     """The file and its tables."""
 
     def __init__(self, file: Path, before: State | None = None) -> None:
-        """Name the file; open() opens it. before: whose memory this one's tables load, in place of the file."""
+        """Name the file; open() opens it. before: this one's tables load its memory in place of the file."""
         self._file = file
         self._before = before
         self._tables: dict[str, Table[Any]] = {}
         self._lock = threading.RLock()
         self._database: sqlite3.Connection | None = None
-        # Of the file that is open to be written; 0 where none is.
+        # Of the file that is open to be written; 0 if none is.
         self._inode = 0
         self._condition = health.Condition("What has to outlive a restart is written again")
-        self._skipped = 0
-        self._set_aside = 0
+        self._skipped = self._set_aside = 0
 
-    def table(
-        self,
-        name: str,
-        dump: Callable[[], Iterable[tuple[K, Any]]],
-        *,
-        once: bool = False,
-        numbered: bool = False,
-    ) -> Table[K]:
-        """Make a table, before open(); Table says what is what."""
-        made = self._tables[name] = Table(self, name, dump, once, numbered)
+    def table(self, name: str, dump: Callable[[], Iterable[tuple[K, Any]]], **kind: Any) -> Table[K]:
+        """Make a table, before open(). kind: once and numbered of Table."""
+        made = self._tables[name] = Table(self, name, dump, **kind)
         return made
 
     def open(self) -> None:
-        """Open or make the file. One that is damaged or of a later version is set aside as *.damaged."""
+        """Open or make the file. One that is damaged or of another version is set aside as *.damaged."""
         with self._lock:
             if self._before is not None:
                 self._whole()
@@ -237,21 +219,26 @@ class State:
             except (Damaged, sqlite3.DatabaseError, OSError) as error:
                 self._fault(error)
             if not self._inode:
-                # A read-only folder or a full disk: load what the file has. The second one needs no file beside it.
+                # A read-only folder or a full disk: load what the file has. The second mode needs no file beside it.
                 self.close()
-                self._database = self._readable("rw") or self._readable("ro&immutable=1")
+                for mode in ("rw", "ro&immutable=1"):
+                    with contextlib.suppress(sqlite3.Error):
+                        self._database = self._connect(mode)
+                        self._database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+                        break
+                    self.close()
 
     def save(self) -> None:
         """Write what has changed since the last save."""
         with self._lock:
-            # A second time into a new file, where the first finds the old one damaged.
+            # All is loaded by now.
+            self._before = None
+            # A second time into a new file, if the first finds the old one damaged.
             if not self._save():
                 self._save()
 
     def _save(self) -> bool:
         """Return whether there is nothing more to do now."""
-        # All is loaded by now.
-        self._before = None
         changed: dict[str, dict[Any, Any]] = {}
         try:
             now = _inode(self._file)
@@ -283,10 +270,9 @@ class State:
             self._database = None
             self._inode = 0
 
-    def report(self) -> dict[str, object]:
-        """Return the numbers for the health record; fault: the sentence of what is wrong now."""
-        fault = {"fault": self._condition.sentence} if self._condition.sentence else {}
-        return {"rows_skipped": self._skipped, "set_aside": self._set_aside, **fault}
+    def report(self) -> health.Report:
+        """Return the numbers for the health record."""
+        return {"rows_skipped": self._skipped, "set_aside": self._set_aside, **self._condition.report()}
 
     def rows(self, table: str) -> Iterator[tuple[int, Any, Any]]:
         """Go through a table: rowid, key and value, as SQLite has them."""
@@ -300,7 +286,7 @@ class State:
             try:
                 yield from self._database.execute(f"SELECT rowid, key, value FROM {table} ORDER BY rowid")
             except sqlite3.Error as error:
-                # One that is open to read may be whole, but for its journal.
+                # A file that is open only to be read may be whole but for its journal.
                 if self._inode:
                     self._fault(error)
 
@@ -317,7 +303,7 @@ class State:
         os.close(os.open(self._file, os.O_CREAT | os.O_RDWR, 0o600))
         if self._file.stat().st_size:
             self._look()
-        database = self._database = self._connect(str(self._file))
+        database = self._database = self._connect("rw")
         if database.execute("PRAGMA quick_check(1)").fetchone() != (b"ok",):
             raise Damaged("SQLite finds it damaged")
         version = database.execute("PRAGMA user_version").fetchone()[0]
@@ -326,7 +312,7 @@ class State:
             raise Damaged(f"its schema is version {version}, and {SCHEMA} is known here")
         # Not a write-ahead log: who writes over its index while it is mapped ends the process.
         database.execute("PRAGMA journal_mode=TRUNCATE")
-        # A power cut may damage the file, most unlikely; to be sure would cost several writes more a second.
+        # In rare cases a power cut damages the file; FULL would cost several writes more a second.
         database.execute("PRAGMA synchronous=NORMAL")
         for table in self._tables.values():
             kind = "INTEGER" if table.numbered else "TEXT"
@@ -334,7 +320,7 @@ class State:
             database.execute(f"CREATE TABLE IF NOT EXISTS {table.name} ({row})")
             columns = [each[1] for each in database.execute(f"PRAGMA table_info({table.name})")]
             if columns != [b"key", b"value"]:
-                raise Damaged(f"its table {table.name} is another one")
+                raise Damaged(f"its table {table.name} has other columns")
         database.execute(f"PRAGMA user_version={SCHEMA}")
         self._inode = _inode(self._file)
 
@@ -344,19 +330,10 @@ class State:
         if head[:16] != _HEADER or head[18:] not in _FORMATS:
             raise Damaged("somebody has written over it")
 
-    def _readable(self, mode: str) -> sqlite3.Connection | None:
-        with contextlib.suppress(sqlite3.Error):
-            database = self._connect(f"{self._file.absolute().as_uri()}?mode={mode}")
-            database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-            return database
-        return None
-
-    def _connect(self, name: str) -> sqlite3.Connection:
+    def _connect(self, mode: str) -> sqlite3.Connection:
         # One connection for all threads: each use holds the lock.
-        database = sqlite3.connect(
-            name, timeout=_LOCKED, isolation_level=None, check_same_thread=False, uri=name.startswith("file:")
-        )
-        # What is no UTF-8 is the row's fault, not the table's.
+        database = connect(self._file, mode, isolation_level=None, check_same_thread=False)
+        # Text that is not UTF-8 is the row's fault, not the table's.
         database.text_factory = bytes
         return database
 
@@ -369,17 +346,13 @@ class State:
             for name, changes in changed.items():
                 if self._tables[name].whole:
                     database.execute(f"DELETE FROM {name}")
-                database.executemany(
-                    f"INSERT OR REPLACE INTO {name} VALUES (?, ?)",
-                    [(key, json.dumps(value)) for key, value in changes.items() if value is not None],
-                )
-                database.executemany(
-                    f"DELETE FROM {name} WHERE key = ?",
-                    [(key,) for key, value in changes.items() if value is None],
-                )
+                rows = [(key, json.dumps(value)) for key, value in changes.items() if value is not None]
+                database.executemany(f"INSERT OR REPLACE INTO {name} VALUES (?, ?)", rows)
+                gone = [(key,) for key, value in changes.items() if value is None]
+                database.executemany(f"DELETE FROM {name} WHERE key = ?", gone)
 
     def _fault(self, error: Exception) -> bool:
-        """Set a damaged file aside; say anything else, to be tried again. Returns whether a new file is there."""
+        """Set a damaged file aside; say anything else, to be tried again. Return whether a new file is there."""
         if damaged(error):
             try:
                 self.close()

@@ -2,23 +2,22 @@
 
 Elasticsearch refuses single documents inside an answer of 200, and syslog-ng's own HTTP destinations take that for
 delivered. Here a document is delivered when its own answer is 201 (created) or 409 (it is there: its id is made from
-the flow). Any other answer is somebody's fault, and this is whose:
+the flow). Any other answer is a fault:
 
 * Elasticsearch's or the key's (no connection, 401, 429, 5xx, security_exception): the batch waits in syslog-ng's disk
   buffer.
-* The index's: it has a write block, is closed, names a pipeline or alias that is not there. Its documents wait. Only
-  those of an older month go to the spool, where they are fewer than the documents that a newer month takes in the same
-  batch: latecomers don't hold up everybody.
-* The document's or the index's (a mapping conflict, too large): an index that takes another document of the batch is
-  right, so the refused ones go to the spool. An index that takes none of the batch may refuse _CREDIT documents in a
-  row after one that it took: they go to the spool. Beyond that the template has gone wrong, and they wait. Each further
-  try takes new documents along, so a document that is alone at fault waits no longer than until the next good one.
+* The index's: it has a write block, is closed, or names a pipeline or alias that does not exist. Its documents wait. If
+  they are of an older month, and fewer than the documents that a newer month takes in the same batch, they go to the
+  spool: latecomers hold up nobody.
+* The document's or the index's (a mapping conflict, too large): if the index takes another document of the batch, the
+  refused ones are at fault and go to the spool. If it takes none, it may refuse _CREDIT documents in a row after one
+  that it took: they go to the spool. After that its template is at fault, and documents wait. Each further try takes
+  new documents along, so a bad document alone waits no longer than until the next good one.
 """
 
 from __future__ import annotations
 
 import collections
-import dataclasses
 import functools
 import http.client
 import json
@@ -29,7 +28,7 @@ import time
 import traceback
 import typing
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -40,9 +39,14 @@ from wrtflow.outbox import TOGETHER, Numbers
 # Documents of one request at most.
 LINES = 500
 
-# Seconds that _bulk waits for an index's shard, and that its whole answer may take, from the first byte sent.
+# Seconds that _bulk waits for an index's shard, and for the whole exchange from the first byte sent.
 _SHARD = 5
 LIMIT = 15.0
+
+_PATH = f"/_bulk?timeout={_SHARD}s&filter_path=error,errors,items.*.status,items.*.error"
+
+# Elasticsearch's answer about a document in the usual case.
+_IS_CREATED = b'{"create":{"status":201}}'
 
 # Bytes of an answer: an error of some 1,000 for each document, and much more.
 ANSWER = 16 << 20
@@ -55,7 +59,7 @@ _CREDIT = 20
 
 _COUNTED = ("indexed", "duplicates", "refused", "lost", "failed_requests")
 
-# An index has no shard to write to: no node has room for it, or the one that had it is away.
+# The index has no shard to write to: no node has room for it, or the one that had it is away.
 _NO_SHARD = "unavailable_shards_exception"
 
 # How refusals begin that are an index's fault, and what ends them.
@@ -71,48 +75,45 @@ _MENDS = {
 }
 
 # Names that need no quoting inside the action line.
-_plain = re.compile(rb"[A-Za-z0-9_.=+/-]+").fullmatch
-_action = re.compile(rb'\{"create":\{"_index":"([^"]*)","_id":"([^"]*)"\}\}')
-_NOBODY = (b"", b"", b"")
-# When the first document's flow ended.
-_end = re.compile(rb'[^\n]*\n[^\n]*?"@timestamp":"([0-9TZ:.-]{20,24})"').match
+_plain = re.compile("[A-Za-z0-9_.=+/-]+").fullmatch
+_action = re.compile(r'\{"create":\{"_index":"([^"]*)","_id":"([^"]*)"\}\}')
+# Of the first document: its index, and when its flow ended.
+_first = re.compile(rb'\{"create":\{"_index":"([^"]*)[^\n]*\n(?:[^\n]*?"@timestamp":"([0-9TZ:.-]{20,24})")?')
 
 
 class Document(typing.NamedTuple):
     """A finished flow: the name of its index, its id there, and the JSON object as one line."""
 
-    target: bytes
-    id: bytes
-    source: bytes
-
-    @classmethod
-    def of(cls, refused: spool.Refused) -> Document:
-        """Return the document that was put into the spool."""
-        texts = (refused.index, refused.id, refused.document)
-        return cls(*(text.encode(errors="surrogateescape") for text in texts))
+    target: str
+    id: str
+    source: str
 
     @property
     def fit(self) -> bool:
         """Whether it can be part of a request without breaking it."""
-        return bool(_plain(self.target) and _plain(self.id) and self.source and b"\n" not in self.source)
+        return bool(_plain(self.target) and _plain(self.id) and self.source and "\n" not in self.source)
 
-    def lines(self) -> bytes:
-        """Return the two lines that _bulk wants."""
-        return b'{"create":{"_index":"%b","_id":"%b"}}\n%b\n' % self
+    def lines(self) -> str:
+        """Return the two lines that _bulk takes."""
+        return f'{{"create":{{"_index":"{self.target}","_id":"{self.id}"}}}}\n{self.source}\n'
 
 
 class Batch:
-    """Documents as _bulk wants them. Each is looked at only where that is necessary: it is costly."""
+    """Documents as _bulk takes them. Each is looked at only when that is necessary: it is costly."""
 
     def __init__(self, body: bytes) -> None:
         """body: two lines of each document."""
         self.body = body
         self._length = body.count(b"\n") // 2
+        first = _first.match(body)
+        # Of the first document; empty: it has none.
+        self.target = first[1].decode(errors="surrogateescape") if first else ""
+        self._ended = first[2] if first else None
 
     @classmethod
-    def of(cls, documents: Sequence[Document]) -> Batch:
+    def of(cls, documents: Iterable[Document]) -> Batch:
         """Put documents together."""
-        return cls(b"".join(document.lines() for document in documents))
+        return cls("".join(document.lines() for document in documents).encode(errors="surrogateescape"))
 
     def __len__(self) -> int:
         """Count the documents."""
@@ -121,22 +122,15 @@ class Batch:
     @functools.cached_property
     def documents(self) -> Sequence[Document]:
         """Each document. One without index and id was never one."""
-        lines = self.body.split(b"\n")
-        names = (_action.fullmatch(action) or _NOBODY for action in lines[0::2])
+        lines = self.body.decode(errors="surrogateescape").split("\n")
+        names = (_action.fullmatch(action) or ("", "", "") for action in lines[0::2])
         return [Document(name[1], name[2], source) for name, source in zip(names, lines[1::2], strict=False)]
 
-    @property
-    def target(self) -> bytes:
-        """The index of the first document."""
-        found = _action.match(self.body)
-        return found[1] if found else b""
-
     def age(self) -> int:
-        """Return the ms since the end of the first flow, the oldest of a batch; 0 where it has no end."""
-        found = _end(self.body)
-        if not found:
+        """Return the ms since the end of the first flow, the oldest of a batch; 0 if it has no end."""
+        if not self._ended:
             return 0
-        return max(0, round((time.time() - datetime.fromisoformat(found[1].decode()).timestamp()) * 1000))
+        return max(0, round((time.time() - datetime.fromisoformat(self._ended.decode()).timestamp()) * 1000))
 
 
 class Answer(typing.NamedTuple):
@@ -225,21 +219,14 @@ class Client:
 
     def __init__(self, chosen: settings.Delivery) -> None:
         """Nothing is read or connected before it is needed."""
+        self._settings = chosen
+        # The node in use is the first.
+        self._urls = collections.deque((chosen.url, *chosen.more_urls))
         self._connection: http.client.HTTPSConnection | None = None
         self._headers: dict[str, str] = {}
-        self._aim(chosen)
-
-    def _aim(self, chosen: settings.Delivery) -> None:
-        self.close()
-        self._settings = chosen
-        self._url = urllib.parse.urlsplit(chosen.url)
-        self._path = (
-            f"{self._url.path.rstrip('/')}/_bulk?timeout={_SHARD}s"
-            "&filter_path=error,errors,items.*.status,items.*.error"
-        )
 
     def close(self) -> None:
-        """Give the connection up. The next request makes a new one, with the key and the authority as they are then."""
+        """Give up the connection. The next request makes a new one, with the key and the authority as they are then."""
         if self._connection:
             self._connection.close()
         self._connection = None
@@ -247,28 +234,25 @@ class Client:
     def bulk(self, batch: Batch) -> list[Answer] | Answer:
         """Create the documents. Return one answer each, in their order.
 
-        An answer that is no list refuses the request for what is in it. Unavailable: it is unknown what became of the
-        documents, or nothing did. The next request goes to the next address then.
+        A single answer refuses the request for what is in it. Unavailable: nothing is known to be stored. The next
+        request then goes to the next node.
         """
         try:
             return self._bulk(batch)
         except Unavailable:
-            urls = [*self._settings.more_urls, self._settings.url]
-            if len(urls) > 1:
-                self._aim(dataclasses.replace(self._settings, url=urls[0], more_urls=tuple(urls[1:])))
+            self.close()
+            self._urls.rotate(-1)
             raise
 
     def _bulk(self, batch: Batch) -> list[Answer] | Answer:
         status, content = self._request(batch.body)
+        # To read this as JSON would cost more than all else of the delivery.
+        if status == HTTPStatus.OK and content.count(_IS_CREATED) == len(batch):
+            return [_CREATED] * len(batch)
         try:
             answer = json.loads(content)
-            error, items = answer.get("error"), answer.get("items", [])
-            # The usual case is worth a short cut: what Python does here costs more than all else of the delivery.
-            answers = (
-                [_CREATED] * len(items)
-                if answer.get("errors") is False
-                else [Answer.item(item["create"]) for item in items]
-            )
+            error = answer.get("error")
+            answers = [Answer.item(item["create"]) for item in answer.get("items", [])]
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             error, answers = None, []
         if status == HTTPStatus.OK and len(answers) == len(batch):
@@ -278,15 +262,16 @@ class Client:
         if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE or (status == HTTPStatus.BAD_REQUEST and error):
             return whole
         if status == HTTPStatus.OK:
-            raise Unavailable("answer", f"What answers at {self._settings.url} is not Elasticsearch.")
-        raise _unavailable(whole, batch.target, self._settings)
+            raise Unavailable("answer", f"What answers at {self._urls[0]} is not Elasticsearch.")
+        raise _unavailable(whole, batch.target, self._settings.api_key_file)
 
     def _request(self, body: bytes) -> tuple[int, bytes]:
-        kept = self._connection is not None and self._connection.sock is not None
+        kept = self._connection if self._connection and self._connection.sock else None
         try:
-            connection = self._connection if kept and self._connection else self._connected()
+            connection = kept or self._connected()
             typing.cast("_Socket", connection.sock).ends = time.monotonic() + LIMIT
-            connection.request("POST", self._path, body, self._headers)
+            path = urllib.parse.urlsplit(self._urls[0]).path.rstrip("/") + _PATH
+            connection.request("POST", path, body, self._headers)
             response = connection.getresponse()
             content = response.read(ANSWER)
             if response.length and len(content) < ANSWER:
@@ -298,38 +283,34 @@ class Client:
                 return self._request(body)
             raise self._unreached(error) from error
         if len(content) == ANSWER:
-            raise Unavailable("large", f"What answers at {self._settings.url} does not come to an end.")
+            raise Unavailable("large", f"What answers at {self._urls[0]} does not come to an end.")
         return response.status, content
 
     def _connected(self) -> http.client.HTTPSConnection:
-        """Return a new connection."""
-        if self._url.scheme != "https" or not self._url.hostname:
-            raise Unavailable("url", f"{self._settings.url} is no https:// address of Elasticsearch.")
         try:
             key = Path(self._settings.api_key_file).read_text(encoding="ascii").strip()
             context = ssl.create_default_context(cafile=self._settings.ca_file)
             # From Python 3.13 on authorities without the key usage extension are refused: Elastic's own are such.
             context.verify_flags &= ~ssl.VERIFY_X509_STRICT
         except (OSError, ValueError) as error:
-            raise Unavailable(
-                "files",
-                f"The API key {self._settings.api_key_file} or the authority's certificate {self._settings.ca_file}"
-                f" can't be used ({error}): run the collector's playbook.",
-            ) from error
+            files = f"{self._settings.api_key_file} or the authority's certificate {self._settings.ca_file}"
+            sentence = f"The API key {files} can't be used ({error}): run the collector's playbook."
+            raise Unavailable("files", sentence) from error
         context.sslsocket_class = _Socket
         self._headers = {
             "Authorization": f"ApiKey {key}",
             "Content-Type": "application/x-ndjson",
             "Accept": "application/json",
         }
-        connection = self._connection = http.client.HTTPSConnection(
-            self._url.hostname, self._url.port, timeout=LIMIT, context=context
+        host = urllib.parse.urlsplit(self._urls[0])
+        self._connection = http.client.HTTPSConnection(
+            host.hostname or "", host.port, timeout=LIMIT, context=context
         )
-        connection.connect()
-        return connection
+        self._connection.connect()
+        return self._connection
 
     def _unreached(self, error: Exception) -> Unavailable:
-        url = self._settings.url
+        url = self._urls[0]
         match error:
             case TimeoutError():
                 sentence = f"{url} does not answer within {LIMIT:g} s."
@@ -351,25 +332,22 @@ class Store:
     def __init__(self, chosen: settings.Delivery, kept: spool.Spool, numbers: Numbers | None = None) -> None:
         """kept: where refused documents go."""
         self.numbers = numbers or Numbers()
-        self._settings = chosen
+        self._key = chosen.api_key_file
         self._client = Client(chosen)
         self._spool = kept
         self._batch: list[bytes] = []
-        self._odd: list[bytes] = []
+        self._odd: list[str] = []
         # Documents in the batch.
         self.size = 0
         # Documents that are through, of a batch that waits for others; whether Elasticsearch has them.
         self._settled: dict[Document, bool] = {}
         # How many documents an index may refuse.
-        self._credit: collections.Counter[bytes] = collections.Counter()
+        self._credit: collections.Counter[str] = collections.Counter()
         # Seconds from the last failure to the next try; 0: it did not fail.
         self._pause = 0.0
         self._next_try = 0.0
-        self._last_error: dict[str, str] = {}
         self._last_success = ""
         self.condition = health.Condition("Elasticsearch takes documents again")
-
-    # What syslog-ng asks for, from one thread.
 
     def add(self, text: bytes) -> bool:
         """Put documents into the batch, as the outbox put them together. Return whether they fill a request."""
@@ -378,7 +356,7 @@ class Store:
             self._batch.append(text)
             self.size += newlines // 2 + 1
         elif text:
-            self._odd.append(text)
+            self._odd.append(text.decode(errors="surrogateescape"))
         return self.size > LINES - TOGETHER
 
     def flush(self) -> bool:
@@ -390,12 +368,11 @@ class Store:
             # syslog-ng drops a batch whose delivery raises: whatever it is, the batch waits.
             if not isinstance(error, Unavailable):
                 place = traceback.extract_tb(error.__traceback__)[-1]
-                error = Unavailable(
-                    repr(error), f"Delivery fails ({error!r}, {place.filename}:{place.lineno})."
-                )
+                sentence = f"Delivery fails ({error!r}, {place.filename}:{place.lineno})."
+                error = Unavailable(repr(error), sentence)
             self._wait(error)
             return False
-        self._refuse([(Document(b"", b"", text), _UNFIT) for text in self._odd])
+        self._refuse([(Document("", "", text), _UNFIT) for text in self._odd])
         if self._settled:
             for document in batch.documents:
                 self._settled.pop(document, None)
@@ -419,7 +396,6 @@ class Store:
             "state": "waiting" if self.condition.fault else "delivering" if self._last_success else "idle",
             "since": health.timestamp(self.condition.since),
             "reason": self.condition.sentence,
-            "last_error": self._last_error,
             "last_success": self._last_success,
             **{name: self.numbers[name] for name in _COUNTED},
             "refusals": self.numbers.under("refusals."),
@@ -427,13 +403,11 @@ class Store:
             "fault": f"refused documents can't be kept: {self._spool.fault}" if self._spool.fault else None,
         }
 
-    # What `wrtflow spool resend` asks for.
-
     def resend(self) -> None:
         """Send what is in the spool again. What is refused again is kept again. Unavailable: the rest is kept, too."""
         for number, kept in self._spool.batches(LINES):
             again: _Refusals = []
-            documents = [Document.of(refused) for refused in kept]
+            documents = [Document(refused.index, refused.id, refused.document) for refused in kept]
             self._send(Batch.of([document for document in documents if document.fit]), LINES, again)
             self._refuse(again + [(document, _UNFIT) for document in documents if not document.fit])
             self._spool.forget(number)
@@ -445,7 +419,6 @@ class Store:
         self._pause = min(max(1.0, 2 * self._pause), PAUSE)
         self._next_try = time.monotonic() + self._pause
         self.numbers.add("failed_requests")
-        self._last_error = {"at": health.timestamp(time.time()), "what": str(unavailable)}
         self._client.close()
         number = max(self.size, self.numbers["waiting"])
         self.condition.wrong(unavailable.fault, f"{unavailable} {number} documents wait.")
@@ -480,7 +453,7 @@ class Store:
         begin = 0
         while begin < len(batch):
             if time.monotonic() > ends:
-                raise Unavailable("slow", f"Elasticsearch at {self._settings.url} is slow.")
+                raise Unavailable("slow", "Elasticsearch is slow.")
             whole = begin == 0 and len(batch) <= first
             part = batch if whole else Batch.of(batch.documents[begin : begin + first])
             answers = self._client.bulk(part)
@@ -512,7 +485,7 @@ class Store:
             else:
                 refused.append((document, answer))
         if waiting:
-            raise _unavailable(*waiting, self._settings)
+            raise _unavailable(*waiting, self._key)
 
     def _judge(self, refused: _Refusals) -> Unavailable | None:
         """Spool the refused documents that are at fault themselves. Return why the others wait."""
@@ -533,7 +506,7 @@ class Store:
         self._settled.update((document, False) for document, _ in own)
         for document, answer in refused:
             if document not in self._settled:
-                return _unavailable(answer, document.target, self._settings, index=True)
+                return _unavailable(answer, document.target, self._key, index=True)
         return None
 
     def _refuse(self, refused: _Refusals) -> None:
@@ -543,58 +516,40 @@ class Store:
         self.numbers.add("refused", len(refused))
         for document, answer in refused:
             self.numbers.add(f"refusals.{answer.name}")
-            self._last_error = {
-                "at": health.timestamp(time.time()),
-                "what": f"{_text(document.id)}: {answer}",
-            }
-            health.rarely(
-                answer.name,
-                health.WARNING,
-                f"Elasticsearch refuses the document {_text(document.id)} for {_text(document.target)} ({answer}):"
-                " it is kept, see `wrtflow spool list`.",
-            )
+            what = f"the document {document.id} for {document.target} ({answer})"
+            sentence = f"Elasticsearch refuses {what}: it is kept, see `wrtflow spool list`."
+            health.rarely(answer.name, health.WARNING, sentence)
         now = time.time()
         lost = self._spool.add(
-            spool.Refused(now, _text(document.target), _text(document.id), *answer, _text(document.source))
+            spool.Refused(now, document.target, document.id, *answer, document.source)
             for document, answer in refused
         )
         if lost:
             self.numbers.add("lost", lost)
             why = self._spool.fault
-            sentence = "The spool of refused documents is full: the oldest are dropped."
-            if why:
-                sentence = f"Refused documents can't be kept and are lost: {why}."
+            full = "The spool of refused documents is full: the oldest are dropped."
+            sentence = f"Refused documents can't be kept and are lost: {why}." if why else full
             health.rarely(str(why), health.ERROR, sentence)
 
 
-def _unavailable(
-    answer: Answer, target: bytes, chosen: settings.Delivery, *, index: bool = False
-) -> Unavailable:
-    """Say what keeps documents of an index from being taken, and what to do."""
-    key, name, fault = chosen.api_key_file, _text(target), answer.name
+def _unavailable(answer: Answer, name: str, key: str, *, index: bool = False) -> Unavailable:
+    """Say what keeps documents of an index from being taken, and what to do. name: the index's."""
     if (
         answer.status == HTTPStatus.UNAUTHORIZED
         or answer.kind == "security_exception"
         or (answer.status == HTTPStatus.FORBIDDEN and not answer.index_mend)
     ):
-        sentence = (
-            f"Elasticsearch refuses the API key in {key} ({answer}): run the playbook, it makes a new one."
-        )
+        sentence = f"refuses the API key in {key} ({answer}): run the playbook, it makes a new one."
     elif answer.status == HTTPStatus.TOO_MANY_REQUESTS:
-        sentence = f"Elasticsearch takes no documents now, its disk is full or it is overloaded ({answer})."
+        sentence = f"takes no documents now, its disk is full or it is overloaded ({answer})."
     elif answer.kind == _NO_SHARD:
-        sentence = (
-            f"Elasticsearch has no room for the index {name}, most likely because its disk is above the high"
-            f" watermark ({answer}): {answer.index_mend}."
-        )
+        why = f"most likely because its disk is above the high watermark ({answer}): {answer.index_mend}."
+        sentence = f"has no room for the index {name}, {why}"
     elif index:
-        fault = f"{name} {fault}"
         mend = answer.index_mend or "mend its mapping, or the template that it was made from"
-        sentence = f"The index {name} takes no documents ({answer}): {mend}."
+        return Unavailable(
+            f"{name} {answer.name}", f"The index {name} takes no documents ({answer}): {mend}."
+        )
     else:
-        sentence = f"Elasticsearch at {chosen.url} can't take documents ({answer})."
-    return Unavailable(fault, sentence)
-
-
-def _text(value: bytes) -> str:
-    return value.decode(errors="surrogateescape")
+        sentence = f"can't take documents ({answer})."
+    return Unavailable(answer.name, f"Elasticsearch {sentence}")
