@@ -214,6 +214,17 @@ def test_old_minutes_become_hours_and_old_hours_go(chain, monkeypatch):
     assert abs(found.counts["flows"] - 50 * 24) <= 1
 
 
+def test_hours_have_the_sums_of_their_minutes_also_of_what_falls(chain):
+    kept = chain.collector._ledger
+    for waiting in (5, 5, 5, 0):
+        kept.note({"x": 1, "waiting": waiting}, {}, {})
+        chain.clock.passes(HOUR)
+    chain.clock.passes(4 * 24 * HOUR)
+    found = sums(chain).counts
+    assert all(minute % 60 == 0 for minute in list(kept._rows)[:-1])
+    assert (found["x"], found["waiting"]) == (1, 0)
+
+
 def test_what_is_not_the_ledgers_is_skipped(chain):
     flow(chain, 50000)
     chain.collector.state._tables["ledger"].put(17, "[]")

@@ -1,7 +1,7 @@
 """What the collector says about itself: sentences in the journal, and the health record.
 
 The record is one JSON object in a file, written every few seconds and at once when something changes. Each part of
-the collector registers a function that reports its numbers; what is written is the object of all reports by name.
+the collector registers a function that reports its numbers; the record has all reports by name.
 """
 
 from __future__ import annotations
@@ -21,16 +21,13 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 ERROR, WARNING, NOTICE = 3, 4, 5
-
 CONTROL_SOCKET = "/var/lib/syslog-ng/syslog-ng.ctl"
-
 # Seconds between two sentences of a kind, and between two records.
-_RARELY = 3600
-_PERIOD = 5
+_RARELY, _PERIOD = 3600, 5
 
 Report = Mapping[str, object]
 
-# By kind: when it was said rarely() last.
+# When each kind was said rarely() last.
 _said: dict[str, float] = {}
 _reports: dict[str, Callable[[], Report]] = {}
 _last: dict[str, object] = {}
@@ -58,21 +55,22 @@ class Condition:
 
     def wrong(self, fault: str, sentence: str) -> None:
         """Say the sentence, unless this fault is the one that was last said."""
-        if fault != self.fault:
-            if self.fault is None:
-                self.since = time.time()
-            self.fault, self.sentence = fault, sentence
-            say(ERROR, sentence)
-            changed()
+        if fault == self.fault:
+            return
+        if self.fault is None:
+            self.since = time.time()
+        self.fault, self.sentence = fault, sentence
+        say(ERROR, sentence)
+        changed()
 
     def right(self) -> None:
-        """Say that it is right again, when it was wrong."""
-        if self.fault is not None:
-            away = datetime.timedelta(seconds=round(time.time() - self.since))
-            self.fault = self.sentence = None
-            self.since = time.time()
-            say(NOTICE, f"{self._mended} (after {away}).")
-            changed()
+        """Say that it is right again, if it was wrong."""
+        if self.fault is None:
+            return
+        now = time.time()
+        say(NOTICE, f"{self._mended} (after {datetime.timedelta(seconds=round(now - self.since))}).")
+        self.fault, self.sentence, self.since = None, None, now
+        changed()
 
     def report(self) -> dict[str, str]:
         """Return fault, the sentence of what is wrong now, for the health record; nothing if it is right."""
@@ -125,19 +123,15 @@ def faults(record: Mapping[str, typing.Any]) -> Iterator[str]:
         table = "nftables has no table inet wrtflow: see `systemctl status wrtflow-firewall`"
         yield f"the ports are open to everybody, because {table}"
     if firewall.get("strangers"):
-        yield (
-            f"within the last hour {_some(firewall['strangers'])} called and was refused:"
-            " if that is a router, it belongs into syslog_ng_allowed_routers"
-        )
+        called = f"within the last hour {_some(firewall['strangers'])} called and was refused"
+        yield f"{called}: if that is a router, it belongs into syslog_ng_allowed_routers"
     if firewall.get("greedy"):
         yield f"within the last hour {_some(firewall['greedy'])} wanted too many connections, which were refused"
     if connections and connections["now"] >= connections["most"]:
         yield f"all {connections['most']} TCP connections are taken: routers are refused (`ss -tn` shows by whom)"
     if senders.get("strangers") and not flows.get("lines"):
-        yield (
-            f"{senders['strangers']} lines came, and none from a router:"
-            " are its addresses, as this machine sees them, in syslog_ng_allowed_routers?"
-        )
+        called = f"{senders['strangers']} lines came, and none from a router"
+        yield f"{called}: are its addresses, as this machine sees them, in syslog_ng_allowed_routers?"
     if delivery.get("reason"):
         waiting = f" Now {queue['waiting']} documents are queued." if queue.get("waiting") else ""
         yield f"{delivery['reason']}{waiting}"
@@ -192,10 +186,8 @@ class _Writer(threading.Thread):
 def write(path: Path, record: Report) -> None:
     """Replace the file at path by the record: a reader sees the old one or the new one."""
     new = path.with_name(f"{path.name}.new")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with open(descriptor, "w", encoding="utf-8") as file:
-        json.dump(record, file, indent=1)
-        file.write("\n")
+    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        print(json.dumps(record, indent=1), file=file)
     new.replace(path)
 
 

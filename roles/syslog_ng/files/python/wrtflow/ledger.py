@@ -52,27 +52,20 @@ class Row:
     """A minute, or an hour. Counters of a router are called NAME ROUTER; those that are 0 are left out."""
 
     ms: int = 0  # how much of the time a collector was running
-    counts: dict[str, int] = field(default_factory=dict)
-    # As they were last: collector.gauges(). A row of an hour has none.
-    gauges: dict[str, Any] = field(default_factory=dict)
-    # Its health documents are in Elasticsearch.
-    sent: bool = False
+    counts: Counter[str] = field(default_factory=Counter)
+    gauges: dict[str, Any] = field(default_factory=dict)  # as they were last; a row of an hour has none
+    sent: bool = False  # its health documents are in Elasticsearch
 
     @classmethod
     def of(cls, text: str) -> Row:
         """Read what text() has written. ValueError, TypeError, AttributeError: it has not."""
         ms, counts, gauges, sent = json.loads(text)
-        counts = {str(name): int(count) for name, count in counts.items()}
+        counts = Counter({str(name): int(count) for name, count in counts.items()})
         return cls(int(ms), counts, dict(gauges), bool(sent))
 
     def text(self) -> str:
         """Write it down."""
         return json.dumps([self.ms, self.counts, self.gauges, self.sent], separators=(",", ":"))
-
-    def add(self, counts: Iterable[tuple[str, int]]) -> None:
-        """Add to the counters."""
-        for name, count in counts:
-            self.counts[name] = self.counts.get(name, 0) + count
 
 
 class Ledger:
@@ -105,7 +98,7 @@ class Ledger:
             self._rows[minute] = text
             if minute and not row.sent:
                 self._unsent.add(minute)
-        noted = Row.of(self._rows[_NOTED]).counts if _NOTED in self._rows else dict(kept)
+        noted = dict(self._row_of(_NOTED).counts if _NOTED in self._rows else kept)
         self._last = noted | self._last
         self._noted_at = self._clock.now()
         self._turn(self._clock.wall() // 60_000)
@@ -121,7 +114,8 @@ class Ledger:
             self._row.ms += now - self._noted_at
             self._noted_at = now
             changed = [(name, count) for name, count in counts.items() if count != self._last.get(name, 0)]
-            self._row.add((name, self._since(name, count)) for name, count in changed)
+            for name, count in changed:
+                self._row.counts[name] += self._since(name, count)
             self._last.update(changed)
             minute = self._clock.wall() // 60_000
             # At its end also a minute in which nothing has happened.
@@ -132,7 +126,7 @@ class Ledger:
                 if not self._row.sent:
                     self._unsent.add(self._minute)
             if changed:
-                self._set(_NOTED, Row(counts=dict(kept)))
+                self._set(_NOTED, Row(counts=Counter(kept)))
             if minute != self._minute:
                 self._turn(minute)
 
@@ -140,7 +134,7 @@ class Ledger:
         """Return the oldest minutes that are over and whose health documents are not sent: those of a request."""
         with self._lock:
             over = sorted(minute for minute in self._unsent if minute != self._minute)
-            return [(minute, Row.of(self._rows[minute])) for minute in over[:_TOGETHER]]
+            return [(minute, self._row_of(minute)) for minute in over[:_TOGETHER]]
 
     def sent(self, minutes: Iterable[int]) -> None:
         """Note that the health documents of these minutes need not be sent again."""
@@ -148,7 +142,7 @@ class Ledger:
             for minute in minutes:
                 self._unsent.discard(minute)
                 if minute in self._rows:
-                    row = Row.of(self._rows[minute])
+                    row = self._row_of(minute)
                     row.sent = True
                     self._set(minute, row)
 
@@ -167,8 +161,11 @@ class Ledger:
             self._fold(minute)
         self._minute = minute
         # After a restart, or a step of the wall clock, it may have a row.
-        self._row = Row.of(self._rows[minute]) if minute in self._rows else Row()
+        self._row = self._row_of(minute)
         self.closed.set()
+
+    def _row_of(self, minute: int) -> Row:
+        return Row.of(self._rows[minute]) if minute in self._rows else Row()
 
     def _set(self, minute: int, row: Row) -> None:
         text = self._rows[minute] = row.text()
@@ -180,9 +177,9 @@ class Ledger:
         for minute in [minute for minute in self._rows if minute and minute < now - _MINUTES]:
             hour = minute - minute % 60
             if minute != hour:
-                row = Row.of(self._rows[minute])
-                whole = Row.of(self._rows[hour]) if hour in self._rows else Row()
-                whole.add(row.counts.items())
+                row, whole = self._row_of(minute), self._row_of(hour)
+                # Not +, which would drop what has fallen.
+                whole.counts.update(row.counts)
                 self._set(hour, Row(whole.ms + row.ms, whole.counts, sent=True))
             if minute != hour or minute < now - _KEPT:
                 del self._rows[minute]
@@ -261,17 +258,17 @@ def documents(minute: int, row: Row, host: str) -> Iterator[store.Document]:
 
     for router, about in gauges.get("routers", {}).items():
         name, _, address = router.rpartition("@")
-        numbers: dict[str, Any] = {each: row.counts.get(f"{each} {router}", 0) for each in _ROUTER}
+        numbers: dict[str, Any] = {each: row.counts[f"{each} {router}"] for each in _ROUTER}
         numbers["silence"] = about["silence"]
-        kernel = {name: row.counts.get(f"{each} {router}", 0) for each, name in _KERNEL.items()}
+        kernel = {name: row.counts[f"{each} {router}"] for each, name in _KERNEL.items()}
         # A count that the kernel does not tell is left out: it is not 0.
         if told := {name: count for name, count in kernel.items() if name in about["kernel"]}:
             numbers["kernel"] = told
         yield document("router", router, numbers, observer={"hostname": name, "ip": address})
-    numbers = {each: row.counts.get(each, 0) for each in _COLLECTOR}
+    numbers = {each: row.counts[each] for each in _COLLECTOR}
     numbers |= {each: gauges[each] for each in ("delay", "database_age") if gauges.get(each)}
     numbers |= {each: gauges.get(each, 0) for each in ("open", "waiting")}
-    numbers["sites"] = {via: row.counts.get(f"sites_{via}", 0) for via in _SITES}
+    numbers["sites"] = {via: row.counts[f"sites_{via}"] for via in _SITES}
     faults = gauges.get("faults", [])
     numbers["faults"] = len(faults)
     yield document("collector", "", numbers, **({"error": {"message": faults}} if faults else {}))

@@ -1,11 +1,9 @@
 """Delivery: batches of finished documents go to Elasticsearch, and each document's answer is read.
 
-Elasticsearch refuses single documents inside an answer of 200, and syslog-ng's own HTTP destinations take that for
-delivered. Here a document is delivered when its own answer is 201 (created) or 409 (it is there: its id is made from
-the flow). Any other answer is a fault:
+Elasticsearch refuses single documents inside an answer of 200. A document is delivered when its own answer is 201
+(created) or 409 (it is there: its id is made from the flow). Any other answer is a fault:
 
-* Elasticsearch's or the key's (no connection, 401, 429, 5xx, security_exception): the batch waits in syslog-ng's disk
-  buffer.
+* Elasticsearch's or the key's (no connection, 401, 429, 5xx, security_exception): the batch waits in the disk buffer.
 * The index's: it has a write block, is closed, or names a pipeline or alias that does not exist. Its documents wait. If
   they are of an older month, and fewer than the documents that a newer month takes in the same batch, they go to the
   spool: latecomers hold up nobody.
@@ -34,34 +32,24 @@ from http import HTTPStatus
 from pathlib import Path
 
 from wrtflow import health, settings, spool
-from wrtflow.outbox import TOGETHER, Numbers
+from wrtflow.outbox import KEPT, TOGETHER, Numbers
 
 # Documents of one request at most.
 LINES = 500
-
 # Seconds that _bulk waits for an index's shard, and for the whole exchange from the first byte sent.
-_SHARD = 5
-LIMIT = 15.0
-
-_PATH = f"/_bulk?timeout={_SHARD}s&filter_path=error,errors,items.*.status,items.*.error"
-
-# Elasticsearch's answer about a document in the usual case.
-_IS_CREATED = b'{"create":{"status":201}}'
-
-# Bytes of an answer: an error of some 1,000 for each document, and much more.
+_SHARD, LIMIT = 5, 15.0
+# Bytes of an answer at most: an error has about 1,000.
 ANSWER = 16 << 20
-
 # The longest pause between two tries, in seconds.
 PAUSE = 30.0
-
 # Documents that an index may refuse in a row, after one that it took, before it is the index that is at fault.
 _CREDIT = 20
 
-_COUNTED = ("indexed", "duplicates", "refused", "lost", "failed_requests")
-
+_PATH = f"/_bulk?timeout={_SHARD}s&filter_path=error,errors,items.*.status,items.*.error"
+# Elasticsearch's answer about a document in the usual case.
+_IS_CREATED = b'{"create":{"status":201}}'
 # The index has no shard to write to: no node has room for it, or the one that had it is away.
 _NO_SHARD = "unavailable_shards_exception"
-
 # How refusals begin that are an index's fault, and what ends them.
 _MENDS = {
     "cluster_block_exception": "take its block away (index.blocks.write)",
@@ -74,7 +62,7 @@ _MENDS = {
     _NO_SHARD: "free space on its disk, or delete an old month",
 }
 
-# Names that need no quoting inside the action line.
+# A name that needs no quoting inside the action line.
 _plain = re.compile("[A-Za-z0-9_.=+/-]+").fullmatch
 _action = re.compile(r'\{"create":\{"_index":"([^"]*)","_id":"([^"]*)"\}\}')
 # Of the first document: its index, and when its flow ended.
@@ -297,11 +285,8 @@ class Client:
             sentence = f"The API key {files} can't be used ({error}): run the collector's playbook."
             raise Unavailable("files", sentence) from error
         context.sslsocket_class = _Socket
-        self._headers = {
-            "Authorization": f"ApiKey {key}",
-            "Content-Type": "application/x-ndjson",
-            "Accept": "application/json",
-        }
+        formats = {"Content-Type": "application/x-ndjson", "Accept": "application/json"}
+        self._headers = {"Authorization": f"ApiKey {key}", **formats}
         host = urllib.parse.urlsplit(self._urls[0])
         self._connection = http.client.HTTPSConnection(
             host.hostname or "", host.port, timeout=LIMIT, context=context
@@ -315,10 +300,9 @@ class Client:
             case TimeoutError():
                 sentence = f"{url} does not answer within {LIMIT:g} s."
             case ssl.SSLCertVerificationError():
-                sentence = (
-                    f"The certificate of {url} is not trusted ({error.verify_message.rstrip('.')};"
-                    f" the authority's is {self._settings.ca_file}): run the playbook again, and look who answers."
-                )
+                why = f"{error.verify_message.rstrip('.')}; the authority's is {self._settings.ca_file}"
+                what = "run the playbook again, and look who answers"
+                sentence = f"The certificate of {url} is not trusted ({why}): {what}."
             case socket.gaierror():
                 sentence = f"The name in {url} has no address ({error.strerror})."
             case _:
@@ -366,10 +350,6 @@ class Store:
             self._settle(batch)
         except Exception as error:
             # syslog-ng drops a batch whose delivery raises: whatever it is, the batch waits.
-            if not isinstance(error, Unavailable):
-                place = traceback.extract_tb(error.__traceback__)[-1]
-                sentence = f"Delivery fails ({error!r}, {place.filename}:{place.lineno})."
-                error = Unavailable(repr(error), sentence)
             self._wait(error)
             return False
         self._refuse([(Document("", "", text), _UNFIT) for text in self._odd])
@@ -397,7 +377,7 @@ class Store:
             "since": health.timestamp(self.condition.since),
             "reason": self.condition.sentence,
             "last_success": self._last_success,
-            **{name: self.numbers[name] for name in _COUNTED},
+            **{name: self.numbers[name] for name in KEPT if name != "dropped"},
             "refusals": self.numbers.under("refusals."),
             "spool": {"documents": documents, "bytes": size},
             "fault": f"refused documents can't be kept: {self._spool.fault}" if self._spool.fault else None,
@@ -415,14 +395,17 @@ class Store:
     def _forget(self) -> None:
         self._batch, self._odd, self.size = [], [], 0
 
-    def _wait(self, unavailable: Unavailable) -> None:
+    def _wait(self, error: Exception) -> None:
+        if not isinstance(error, Unavailable):
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            sentence = f"Delivery fails ({error!r}, {place.filename}:{place.lineno})."
+            error = Unavailable(repr(error), sentence)
         self._pause = min(max(1.0, 2 * self._pause), PAUSE)
         self._next_try = time.monotonic() + self._pause
         self.numbers.add("failed_requests")
-        self._client.close()
         number = max(self.size, self.numbers["waiting"])
-        self.condition.wrong(unavailable.fault, f"{unavailable} {number} documents wait.")
-        self._forget()
+        self.condition.wrong(error.fault, f"{error} {number} documents wait.")
+        self.close()
 
     def _settle(self, batch: Batch) -> None:
         """Send the documents, and spool what is refused. Unavailable: those that aren't settled have to wait."""
@@ -442,8 +425,6 @@ class Store:
         if waits:
             raise waits
         self._pause = 0.0
-        if not self._last_success:
-            health.changed()
         self._last_success = health.timestamp(time.time())
         self.condition.right()
 
