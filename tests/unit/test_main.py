@@ -7,7 +7,8 @@ from pathlib import Path
 
 import house
 import pytest
-from wrtflow import __main__, health, spool, store
+from wrtflow import __main__, health, store
+from wrtflow.state import Refused, Spool
 
 
 class Client:
@@ -58,8 +59,8 @@ def run(state: Path, *arguments: str) -> int:
 
 
 def fill(state: Path, number: int) -> None:
-    spool.Spool(state / "refused.sqlite", 1 << 20).add(
-        spool.Refused(1e9, "network-2026.11", f"id{i}", 400, "mapping", "not a number", f'{{"n":{i}}}')
+    Spool(state / "refused.sqlite", 1 << 20).add(
+        Refused(1e9, "network-2026.11", f"id{i}", 400, "mapping", "not a number", f'{{"n":{i}}}')
         for i in range(number)
     )
 
@@ -236,9 +237,9 @@ def test_what_is_refused_again_stays_with_its_new_reason(
     client.refused = {"id1"}
     assert run(state, "spool", "resend") == 1
     assert "2 indexed, 0 there already, 1 refused again" in capsys.readouterr().out
-    assert [
-        (kept.id, kept.reason) for kept in spool.Spool(state / "refused.sqlite", 1 << 20).documents()
-    ] == [("id1", "still")]
+    assert [(kept.id, kept.reason) for kept in Spool(state / "refused.sqlite", 1 << 20).documents()] == [
+        ("id1", "still")
+    ]
 
 
 def test_an_interrupted_resend_loses_and_doubles_nothing(
@@ -250,14 +251,14 @@ def test_an_interrupted_resend_loses_and_doubles_nothing(
     client.away_after = 500
     assert run(state, "spool", "resend") == 1
     assert "Elasticsearch is away." in capsys.readouterr().err
-    left = {kept.id for kept in spool.Spool(state / "refused.sqlite", 1 << 20).documents()}
+    left = {kept.id for kept in Spool(state / "refused.sqlite", 1 << 20).documents()}
     assert 0 < len(left) < 1200
     assert left | {document.id for document in client.taken} == {f"id{i}" for i in range(1200)}
     client.away_after = 10_000
     assert run(state, "spool", "resend") == 0
     assert len(client.taken) == 1200
     assert "700 indexed, 0 there already" in capsys.readouterr().out
-    assert spool.Spool(state / "refused.sqlite", 1 << 20).size() == (0, 0)
+    assert Spool(state / "refused.sqlite", 1 << 20).size() == (0, 0)
 
 
 def test_good_settings_pass_without_a_word(state: Path, capsys: pytest.CaptureFixture[str]) -> None:

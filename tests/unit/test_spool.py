@@ -1,4 +1,4 @@
-"""wrtflow.spool: refused documents are kept within a limit, the oldest dropped first, whatever becomes of the file."""
+"""wrtflow.state: refused documents are kept within a limit, the oldest dropped first, whatever becomes of the file."""
 
 import dataclasses
 import json
@@ -6,16 +6,16 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from wrtflow import spool, state
+from wrtflow import state
 
 LIMIT = 256 * 1024
 
 
-def refused(number: int, size: int = 1000) -> spool.Refused:
-    return spool.Refused(1e9 + number, "network-2026.11", f"id{number}", 400, "mapping", "why", "x" * size)
+def refused(number: int, size: int = 1000) -> state.Refused:
+    return state.Refused(1e9 + number, "network-2026.11", f"id{number}", 400, "mapping", "why", "x" * size)
 
 
-def ids(kept: spool.Spool) -> list[str]:
+def ids(kept: state.Spool) -> list[str]:
     return [document.id for document in kept.documents()]
 
 
@@ -25,11 +25,11 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def kept(file: Path) -> spool.Spool:
-    return spool.Spool(file, LIMIT)
+def kept(file: Path) -> state.Spool:
+    return state.Spool(file, LIMIT)
 
 
-def test_what_is_added_is_read_in_its_order_byte_for_byte(kept: spool.Spool) -> None:
+def test_what_is_added_is_read_in_its_order_byte_for_byte(kept: state.Spool) -> None:
     odd = dataclasses.replace(refused(0), document='{"a":"\u00e4 \udcff \\n"}')
     assert kept.add([odd, refused(1)]) == 0
     assert kept.add([refused(2)]) == 0
@@ -37,17 +37,17 @@ def test_what_is_added_is_read_in_its_order_byte_for_byte(kept: spool.Spool) -> 
     assert kept.size()[0] == 3
 
 
-def test_an_empty_spool_makes_no_file(kept: spool.Spool, file: Path) -> None:
+def test_an_empty_spool_makes_no_file(kept: state.Spool, file: Path) -> None:
     assert (ids(kept), kept.size()) == ([], (0, 0))
     assert not file.exists()
 
 
-def test_nobody_else_can_read_it(kept: spool.Spool, file: Path) -> None:
+def test_nobody_else_can_read_it(kept: state.Spool, file: Path) -> None:
     kept.add([refused(1)])
     assert file.stat().st_mode & 0o777 == 0o600
 
 
-def test_the_oldest_make_room_and_are_counted(kept: spool.Spool, file: Path) -> None:
+def test_the_oldest_make_room_and_are_counted(kept: state.Spool, file: Path) -> None:
     lost = sum(kept.add([refused(number)]) for number in range(1000))
     assert lost > 0
     assert ids(kept) == [f"id{number}" for number in range(lost, 1000)]
@@ -58,17 +58,17 @@ def test_the_oldest_make_room_and_are_counted(kept: spool.Spool, file: Path) -> 
 
 
 def test_the_limit_holds_over_restarts(file: Path) -> None:
-    lost = sum(spool.Spool(file, LIMIT).add([refused(number)]) for number in range(500))
-    assert spool.Spool(file, LIMIT).size()[0] == 500 - lost
-    assert spool.Spool(file, LIMIT).size()[1] <= LIMIT
+    lost = sum(state.Spool(file, LIMIT).add([refused(number)]) for number in range(500))
+    assert state.Spool(file, LIMIT).size()[0] == 500 - lost
+    assert state.Spool(file, LIMIT).size()[1] <= LIMIT
 
 
-def test_a_document_too_large_for_the_spool_is_dropped_alone(kept: spool.Spool) -> None:
+def test_a_document_too_large_for_the_spool_is_dropped_alone(kept: state.Spool) -> None:
     assert kept.add([refused(1), refused(2, LIMIT), refused(3)]) == 1
     assert ids(kept) == ["id1", "id3"]
 
 
-def test_what_is_sent_again_goes_and_what_comes_meanwhile_stays(kept: spool.Spool) -> None:
+def test_what_is_sent_again_goes_and_what_comes_meanwhile_stays(kept: state.Spool) -> None:
     kept.add(refused(number) for number in range(5))
     seen = []
     for number, documents in kept.batches(2):
@@ -81,7 +81,7 @@ def test_what_is_sent_again_goes_and_what_comes_meanwhile_stays(kept: spool.Spoo
 
 
 def test_where_nothing_can_be_written_the_documents_are_lost_and_the_fault_is_told(
-    kept: spool.Spool, file: Path
+    kept: state.Spool, file: Path
 ) -> None:
     file.parent.write_text("a file where the directory should be")
     assert kept.add([refused(1), refused(2)]) == 2
@@ -93,7 +93,7 @@ def test_where_nothing_can_be_written_the_documents_are_lost_and_the_fault_is_to
 
 
 def test_no_space_left_costs_what_comes_then_and_nothing_else(
-    kept: spool.Spool, monkeypatch: pytest.MonkeyPatch
+    kept: state.Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Full(sqlite3.Connection):
         """A database on a full disk."""
@@ -112,9 +112,9 @@ def test_no_space_left_costs_what_comes_then_and_nothing_else(
 
 
 def test_a_process_that_holds_the_spool_holds_up_nobody(
-    kept: spool.Spool, file: Path, monkeypatch: pytest.MonkeyPatch
+    kept: state.Spool, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(state, "LOCKED", 0.1)
+    monkeypatch.setattr(state, "_LOCKED", 0.1)
     kept.add([refused(0)])
     other = sqlite3.connect(file)
     other.execute("BEGIN EXCLUSIVE")
@@ -124,7 +124,7 @@ def test_a_process_that_holds_the_spool_holds_up_nobody(
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage " * 1000, b"SQLite format 3\0" + b"\xff" * 8000])
-def test_a_damaged_file_is_set_aside(kept: spool.Spool, file: Path, content: bytes) -> None:
+def test_a_damaged_file_is_set_aside(kept: state.Spool, file: Path, content: bytes) -> None:
     file.parent.mkdir()
     file.write_bytes(content)
     assert kept.size() == (0, 0)
@@ -149,7 +149,7 @@ def test_a_damaged_file_is_set_aside(kept: spool.Spool, file: Path, content: byt
         b"\xff",
     ],
 )
-def test_garbage_is_passed_over(kept: spool.Spool, file: Path, record: object) -> None:
+def test_garbage_is_passed_over(kept: state.Spool, file: Path, record: object) -> None:
     kept.add([refused(1)])
     with sqlite3.connect(file) as database:
         database.execute("INSERT INTO refused (record) VALUES (?)", (record,))

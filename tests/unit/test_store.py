@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from wrtflow import collector as collectors
-from wrtflow import health, outbox, parsers, settings, spool, state, store
+from wrtflow import health, outbox, parsers, settings, state, store
 
 specification = importlib.util.spec_from_file_location(
     "bulk", Path(__file__).parents[2] / "molecule" / "doubles" / "bulk" / "bulk.py"
@@ -78,7 +78,7 @@ class Collector:
     def __init__(self, directory: Path, chosen: settings.Delivery, size: int = 1 << 20) -> None:
         self.settings = chosen
         self.now = 0.0
-        self.spool = spool.Spool(directory / "refused.sqlite", size)
+        self.spool = state.Spool(directory / "refused.sqlite", size)
         self.store = store.Store(chosen, self.spool)
         self.queue: list[store.Document] = []
 
@@ -717,7 +717,7 @@ def test_what_would_break_a_request_is_not_sent_again(
     collector: Collector, double: typing.Any, odd: store.Document
 ) -> None:
     collector.spool.add(
-        spool.Refused(1.0, *each[:2], 400, "", "", each.source) for each in (document(0), odd)
+        state.Refused(1.0, *each[:2], 400, "", "", each.source) for each in (document(0), odd)
     )
     store.Store(collector.settings, collector.spool).resend()
     assert taken(double) == ["id0"]
@@ -866,7 +866,7 @@ class Scripted:
 def test_nothing_is_lost_and_nothing_is_doubled_whatever_happens(
     tmp_path_factory: pytest.TempPathFactory, fates: list[typing.Any], number: int, lines: int
 ) -> None:
-    kept = spool.Spool(tmp_path_factory.mktemp("any") / "refused.sqlite", 1 << 20)
+    kept = state.Spool(tmp_path_factory.mktemp("any") / "refused.sqlite", 1 << 20)
     server = Scripted(fates)
     sending = store.Store(settings.Delivery(url=""), kept)
     sending._client = typing.cast("store.Client", server)

@@ -23,7 +23,7 @@ from datetime import datetime
 from pathlib import Path
 
 from wrtflow import health, ledger, settings, store
-from wrtflow.spool import Spool
+from wrtflow.state import Spool
 
 # The record is written every few seconds.
 _STALE = 60

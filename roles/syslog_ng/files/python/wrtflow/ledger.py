@@ -20,7 +20,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -221,7 +220,7 @@ class Monitor:
             if not isinstance(answers, list):
                 raise store.Unavailable(answers.name, f"Elasticsearch refuses the request ({answers}).")
             for each, answer in zip(sent, answers, strict=True):
-                if answer.status not in (HTTPStatus.CREATED, HTTPStatus.CONFLICT):
+                if answer.status not in (201, 409):
                     what = f"them for {each.target} ({answer}): run playbooks/storage.yml."
                     raise store.Unavailable(answer.name, f"Elasticsearch refuses {what}")
             self._ledger.sent(minute for minute, _ in minutes)

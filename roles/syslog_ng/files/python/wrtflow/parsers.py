@@ -19,7 +19,7 @@ from wrtflow import collector as collectors
 from wrtflow import health, settings, store
 from wrtflow.correlate import Ended, Event
 from wrtflow.parse import LINE
-from wrtflow.spool import Spool
+from wrtflow.state import Spool
 
 Message = typing.Any
 

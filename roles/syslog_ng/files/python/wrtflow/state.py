@@ -1,4 +1,4 @@
-"""What outlives a restart: one SQLite file, with a table for each concern.
+"""What outlives a restart: one SQLite file, with a table for each concern, and another one with refused documents.
 
 Memory is the truth and the file follows it: each part puts its changes here, and save() writes them all in one
 transaction. Nothing that is wrong with the file or the disk is raised: the collector runs on from memory, says so in
@@ -25,7 +25,7 @@ SCHEMA = 1
 # Changes of a table that wait for the disk. Beyond that they are forgotten, and the next save writes the whole table.
 _WAITING = 200_000
 # Seconds to wait for somebody else's lock on a file.
-LOCKED = 2.0
+_LOCKED = 2.0
 
 # An SQLite file begins with this; two bytes later comes its format for writers and readers.
 _HEADER = b"SQLite format 3\0"
@@ -38,23 +38,34 @@ _DISK = {
     sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_NOLFS,
 }  # fmt: skip
 
+# Bytes of all refused documents together, and the largest part of it for one.
+SPOOL = 64 << 20
+_PART = 16
+# Refused documents that are deleted at once when there is no room.
+_OLDEST = 100
+# The year 5138, in seconds since 1970.
+_LATEST = 1e11
+# Bytes of the pages in use.
+_USED = """SELECT (page_count - freelist_count) * page_size
+    FROM pragma_page_count, pragma_freelist_count, pragma_page_size"""
+
 _UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
 
 K = TypeVar("K", bound="int | str")
 V = TypeVar("V")
 
 
-class Damaged(Exception):  # noqa: N818 (what the file is)
-    """The file is no state file of this version."""
+class _Damaged(Exception):  # noqa: N818 (what the file is)
+    pass
 
 
-def damaged(error: Exception) -> bool:
+def _damaged(error: Exception) -> bool:
     """Return whether an error is the file's fault, not the disk's or the folder's."""
     code: int | None = getattr(error, "sqlite_errorcode", None)
-    return isinstance(error, Damaged) if code is None else code & 0xFF not in _DISK
+    return isinstance(error, _Damaged) if code is None else code & 0xFF not in _DISK
 
 
-def set_aside(file: Path, error: Exception) -> None:
+def _set_aside(file: Path, error: Exception) -> None:
     """Rename a damaged SQLite file to *.damaged. OSError: it can't be renamed."""
     aside = file.with_name(f"{file.name}.damaged")
     file.replace(aside)
@@ -66,7 +77,7 @@ def set_aside(file: Path, error: Exception) -> None:
 def connect(file: Path, mode: str, **options: Any) -> sqlite3.Connection:
     """Open an SQLite file. mode: ro or rw; options: sqlite3.connect()'s."""
     name = f"{file.absolute().as_uri()}?mode={mode}"
-    database: sqlite3.Connection = sqlite3.connect(name, LOCKED, uri=True, **options)
+    database: sqlite3.Connection = sqlite3.connect(name, _LOCKED, uri=True, **options)
     return database
 
 
@@ -202,7 +213,7 @@ class State:
         # Of the file that is open to be written; 0 if none is.
         self._inode = 0
         self._condition = health.Condition("What has to outlive a restart is written again")
-        self._skipped = self._set_aside = 0
+        self._skipped = self._aside = 0
 
     def table(self, name: str, dump: Callable[[], Iterable[tuple[K, Any]]], **kind: Any) -> Table[K]:
         """Make a table, before open(). kind: once and numbered of Table."""
@@ -216,7 +227,7 @@ class State:
                 self._whole()
             try:
                 self._open()
-            except (Damaged, sqlite3.DatabaseError, OSError) as error:
+            except (_Damaged, sqlite3.DatabaseError, OSError) as error:
                 self._fault(error)
             if not self._inode:
                 # A read-only folder or a full disk: load what the file has. The second mode needs no file beside it.
@@ -272,7 +283,7 @@ class State:
 
     def report(self) -> health.Report:
         """Return the numbers for the health record."""
-        return {"rows_skipped": self._skipped, "set_aside": self._set_aside, **self._condition.report()}
+        return {"rows_skipped": self._skipped, "set_aside": self._aside, **self._condition.report()}
 
     def rows(self, table: str) -> Iterator[tuple[int, Any, Any]]:
         """Go through a table: rowid, key and value, as SQLite has them."""
@@ -305,11 +316,11 @@ class State:
             self._look()
         database = self._database = self._connect("rw")
         if database.execute("PRAGMA quick_check(1)").fetchone() != (b"ok",):
-            raise Damaged("SQLite finds it damaged")
+            raise _Damaged("SQLite finds it damaged")
         version = database.execute("PRAGMA user_version").fetchone()[0]
         known = database.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
         if version > SCHEMA or (known and version < 1):
-            raise Damaged(f"its schema is version {version}, and {SCHEMA} is known here")
+            raise _Damaged(f"its schema is version {version}, and {SCHEMA} is known here")
         # Not a write-ahead log: who writes over its index while it is mapped ends the process.
         database.execute("PRAGMA journal_mode=TRUNCATE")
         # In rare cases a power cut damages the file; FULL would cost several writes more a second.
@@ -320,7 +331,7 @@ class State:
             database.execute(f"CREATE TABLE IF NOT EXISTS {table.name} ({row})")
             columns = [each[1] for each in database.execute(f"PRAGMA table_info({table.name})")]
             if columns != [b"key", b"value"]:
-                raise Damaged(f"its table {table.name} has other columns")
+                raise _Damaged(f"its table {table.name} has other columns")
         database.execute(f"PRAGMA user_version={SCHEMA}")
         self._inode = _inode(self._file)
 
@@ -328,7 +339,7 @@ class State:
         with self._file.open("rb") as file:
             head = file.read(20)
         if head[:16] != _HEADER or head[18:] not in _FORMATS:
-            raise Damaged("somebody has written over it")
+            raise _Damaged("somebody has written over it")
 
     def _connect(self, mode: str) -> sqlite3.Connection:
         # One connection for all threads: each use holds the lock.
@@ -353,15 +364,15 @@ class State:
 
     def _fault(self, error: Exception) -> bool:
         """Set a damaged file aside; say anything else, to be tried again. Return whether a new file is there."""
-        if damaged(error):
+        if _damaged(error):
             try:
                 self.close()
-                set_aside(self._file, error)
-                self._set_aside += 1
+                _set_aside(self._file, error)
+                self._aside += 1
                 self._whole()
                 self._open()
                 return True
-            except (Damaged, sqlite3.Error, OSError) as again:
+            except (_Damaged, sqlite3.Error, OSError) as again:
                 error = again
         self._condition.wrong(
             type(error).__name__,
@@ -373,3 +384,114 @@ class State:
     def _whole(self) -> None:
         for table in self._tables.values():
             table.whole = True
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A document and why it was refused. when: seconds since 1970; status and kind: Elasticsearch's."""
+
+    when: float
+    index: str
+    id: str
+    status: int
+    kind: str
+    reason: str
+    document: str
+
+
+_TYPES = [float, str, str, int, str, str, str]
+
+
+class Spool:
+    """The documents that Elasticsearch refused, kept until somebody looks: one SQLite file of limited size.
+
+    The oldest documents make room. The collector adds documents, and another process may send them again meanwhile.
+    """
+
+    def __init__(self, file: Path, limit: int = SPOOL) -> None:
+        """limit: bytes of all documents."""
+        self._file = file
+        self._limit = limit
+        # Why the last documents could not be kept; None: they could.
+        self.fault: Exception | None = None
+
+    def add(self, documents: Iterable[Refused]) -> int:
+        """Keep the documents. Return how many were lost: the oldest ones for want of room, or these, see fault."""
+        records = [json.dumps(vars(document)).encode() for document in documents]
+        rows = [(record,) for record in records if len(record) <= self._limit // _PART]
+        try:
+            try:
+                lost = self._add(rows)
+            except sqlite3.DatabaseError as error:
+                if not _damaged(error):
+                    raise
+                _set_aside(self._file, error)
+                lost = self._add(rows)
+        except (sqlite3.Error, OSError) as error:
+            self.fault = error
+            return len(records)
+        self.fault = None
+        return len(records) - len(rows) + lost
+
+    def batches(self, most: int) -> Iterator[tuple[int, list[Refused]]]:
+        """Go through what is kept now, oldest first: at most so many documents, and the number of the last one.
+
+        Damaged rows are left out.
+        """
+        query = "SELECT id, record FROM refused WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
+        done, last = 0, self._ends()[1]
+        while rows := self._read(query, done, last, most):
+            done = rows[-1][0]
+            yield done, [document for _, record in rows if (document := _refused(record))]
+
+    def documents(self) -> Iterator[Refused]:
+        """Go through what is kept now, oldest first."""
+        return (document for _, documents in self.batches(_OLDEST) for document in documents)
+
+    def forget(self, number: int) -> None:
+        """Delete the documents up to this one."""
+        with self._open("rw") as database:
+            database.execute("DELETE FROM refused WHERE id <= ?", (number,))
+
+    def size(self) -> tuple[int, int]:
+        """Return what is kept: documents, bytes."""
+        first, last = self._ends()
+        # The oldest go first, so the numbers have no gaps.
+        return (last - first + 1, self._read(_USED)[0][0]) if last else (0, 0)
+
+    def _ends(self) -> tuple[int, int]:
+        """Return the numbers of the first and of the last document; 0 if there is none."""
+        found = self._read("SELECT (SELECT min(id) FROM refused), (SELECT max(id) FROM refused)")
+        return found[0] if found and found[0][0] else (0, 0)
+
+    def _read(self, query: str, *values: int) -> list[tuple[Any, ...]]:
+        with contextlib.suppress(sqlite3.Error), self._open("ro") as database:
+            return database.execute(query, values).fetchall()
+        return []
+
+    def _add(self, rows: list[tuple[bytes]]) -> int:
+        self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(self._file, os.O_CREAT | os.O_RDWR, 0o600))
+        lost = 0
+        with self._open("rw") as database:
+            table = "refused (id INTEGER PRIMARY KEY, record BLOB NOT NULL)"
+            database.execute(f"CREATE TABLE IF NOT EXISTS {table}")
+            database.executemany("INSERT INTO refused (record) VALUES (?)", rows)
+            while database.execute(_USED).fetchone()[0] > self._limit:
+                oldest = f"SELECT id FROM refused ORDER BY id LIMIT {_OLDEST}"
+                lost += database.execute(f"DELETE FROM refused WHERE id IN ({oldest})").rowcount
+        return lost
+
+    @contextlib.contextmanager
+    def _open(self, mode: str) -> Iterator[sqlite3.Connection]:
+        """Open the file for one transaction. mode: ro, or rw."""
+        with contextlib.closing(connect(self._file, mode)) as database, database:
+            yield database
+
+
+def _refused(record: object) -> Refused | None:
+    with contextlib.suppress(ValueError, TypeError, RecursionError):
+        refused = Refused(**json.loads(record))  # type: ignore[arg-type]
+        if [type(value) for value in vars(refused).values()] == _TYPES and 0 <= refused.when < _LATEST:
+            return refused
+    return None

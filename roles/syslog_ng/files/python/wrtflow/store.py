@@ -28,11 +28,11 @@ import typing
 import urllib.parse
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from http import HTTPStatus
 from pathlib import Path
 
-from wrtflow import health, settings, spool
+from wrtflow import health, settings
 from wrtflow.outbox import KEPT, TOGETHER, Numbers
+from wrtflow.state import Refused, Spool
 
 # Documents of one request at most.
 LINES = 500
@@ -145,11 +145,8 @@ class Answer(typing.NamedTuple):
     @property
     def passing(self) -> bool:
         """Whether it is the cluster's or the key's fault."""
-        return (
-            self.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.TOO_MANY_REQUESTS)
-            or self.kind == "security_exception"
-            or (self.status >= HTTPStatus.INTERNAL_SERVER_ERROR and self.kind != _NO_SHARD)
-        )
+        away = self.status in (401, 429) or (self.status >= 500 and self.kind != _NO_SHARD)
+        return away or self.kind == "security_exception"
 
     @property
     def index_mend(self) -> str | None:
@@ -169,8 +166,8 @@ class Answer(typing.NamedTuple):
 
 _Refusals = list[tuple[Document, Answer]]
 
-_CREATED = Answer(HTTPStatus.CREATED)
-_UNFIT = Answer(HTTPStatus.BAD_REQUEST, "unfit", "no name of an index, no id, or not one line")
+_CREATED = Answer(201)
+_UNFIT = Answer(400, "unfit", "no name of an index, no id, or not one line")
 
 
 class Unavailable(Exception):  # noqa: N818 - a state of the other side, not an error of this one
@@ -235,7 +232,7 @@ class Client:
     def _bulk(self, batch: Batch) -> list[Answer] | Answer:
         status, content = self._request(batch.body)
         # To read this as JSON would cost more than all else of the delivery.
-        if status == HTTPStatus.OK and content.count(_IS_CREATED) == len(batch):
+        if status == 200 and content.count(_IS_CREATED) == len(batch):
             return [_CREATED] * len(batch)
         try:
             answer = json.loads(content)
@@ -243,13 +240,13 @@ class Client:
             answers = [Answer.item(item["create"]) for item in answer.get("items", [])]
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             error, answers = None, []
-        if status == HTTPStatus.OK and len(answers) == len(batch):
+        if status == 200 and len(answers) == len(batch):
             return answers
         whole = Answer.error(status, error or http.client.responses.get(status, ""))
         # A 400 that isn't Elasticsearch's own says nothing about the documents.
-        if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE or (status == HTTPStatus.BAD_REQUEST and error):
+        if status == 413 or (status == 400 and error):
             return whole
-        if status == HTTPStatus.OK:
+        if status == 200:
             raise Unavailable("answer", f"What answers at {self._urls[0]} is not Elasticsearch.")
         raise _unavailable(whole, batch.target, self._settings.api_key_file)
 
@@ -313,7 +310,7 @@ class Client:
 class Store:
     """What becomes of documents: settled (indexed, there already, spooled) or waiting to be sent again."""
 
-    def __init__(self, chosen: settings.Delivery, kept: spool.Spool, numbers: Numbers | None = None) -> None:
+    def __init__(self, chosen: settings.Delivery, kept: Spool, numbers: Numbers | None = None) -> None:
         """kept: where refused documents go."""
         self.numbers = numbers or Numbers()
         self._key = chosen.api_key_file
@@ -457,8 +454,8 @@ class Store:
         """Take one request's answers in; Unavailable when any says that its document has to wait for the cluster."""
         waiting = None
         for document, answer in zip(part.documents, answers, strict=True):
-            if answer.status in (HTTPStatus.CREATED, HTTPStatus.CONFLICT):
-                self.numbers.add("indexed" if answer.status == HTTPStatus.CREATED else "duplicates")
+            if answer.status in (201, 409):
+                self.numbers.add("indexed" if answer.status == 201 else "duplicates")
                 self._settled[document] = True
                 self._credit[document.target] = _CREDIT
             elif answer.passing:
@@ -502,7 +499,7 @@ class Store:
             health.rarely(answer.name, health.WARNING, sentence)
         now = time.time()
         lost = self._spool.add(
-            spool.Refused(now, document.target, document.id, *answer, document.source)
+            Refused(now, document.target, document.id, *answer, document.source)
             for document, answer in refused
         )
         if lost:
@@ -515,13 +512,10 @@ class Store:
 
 def _unavailable(answer: Answer, name: str, key: str, *, index: bool = False) -> Unavailable:
     """Say what keeps documents of an index from being taken, and what to do. name: the index's."""
-    if (
-        answer.status == HTTPStatus.UNAUTHORIZED
-        or answer.kind == "security_exception"
-        or (answer.status == HTTPStatus.FORBIDDEN and not answer.index_mend)
-    ):
+    forbidden = answer.status == 403 and not answer.index_mend
+    if answer.status == 401 or answer.kind == "security_exception" or forbidden:
         sentence = f"refuses the API key in {key} ({answer}): run the playbook, it makes a new one."
-    elif answer.status == HTTPStatus.TOO_MANY_REQUESTS:
+    elif answer.status == 429:
         sentence = f"takes no documents now, its disk is full or it is overloaded ({answer})."
     elif answer.kind == _NO_SHARD:
         why = f"most likely because its disk is above the high watermark ({answer}): {answer.index_mend}."
