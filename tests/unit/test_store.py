@@ -784,7 +784,7 @@ def test_the_cause_is_part_of_the_reason() -> None:
         "reason": "failed to parse",
         "caused_by": {"type": "n", "reason": 'For input string: "x"'},
     }
-    assert store.Answer.error(400, error) == (400, "t", 'failed to parse: For input string: "x"')
+    assert store.Answer.of(400, error) == (400, "t", 'failed to parse: For input string: "x"')
 
 
 def test_a_full_spool_drops_the_oldest_and_counts_them(
@@ -819,7 +819,7 @@ def test_a_fault_of_our_own_makes_wait_and_is_said(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     with monkeypatch.context() as broken:
-        broken.setattr(store.Answer, "item", lambda item: 1 // 0)
+        broken.setattr(store.Answer, "of", lambda status, error: 1 // 0)
         double.behaviour = [{"item": 400}, {}]
         assert not collector.give(*documents(2))
         assert "ZeroDivisionError" in capfd.readouterr().err

@@ -62,8 +62,7 @@ _MENDS = {
     _NO_SHARD: "free space on its disk, or delete an old month",
 }
 
-# A name that needs no quoting inside the action line.
-_plain = re.compile("[A-Za-z0-9_.=+/-]+").fullmatch
+# The first of a document's two lines.
 _action = re.compile(r'\{"create":\{"_index":"([^"]*)","_id":"([^"]*)"\}\}')
 # Of the first document: its index, and when its flow ended.
 _first = re.compile(rb'\{"create":\{"_index":"([^"]*)[^\n]*\n(?:[^\n]*?"@timestamp":"([0-9TZ:.-]{20,24})")?')
@@ -75,11 +74,6 @@ class Document(typing.NamedTuple):
     target: str
     id: str
     source: str
-
-    @property
-    def fit(self) -> bool:
-        """Whether it can be part of a request without breaking it."""
-        return bool(_plain(self.target) and _plain(self.id) and self.source and "\n" not in self.source)
 
     def lines(self) -> str:
         """Return the two lines that _bulk takes."""
@@ -129,15 +123,10 @@ class Answer(typing.NamedTuple):
     reason: str = ""
 
     @classmethod
-    def item(cls, item: dict[str, typing.Any]) -> Answer:
-        """Read a document's part of an answer."""
-        return cls.error(item["status"], item["error"]) if "error" in item else cls(item["status"])
-
-    @classmethod
-    def error(cls, status: int, error: object) -> Answer:
-        """Read an error, and its cause."""
+    def of(cls, status: int, error: object) -> Answer:
+        """Read an error, if there is one, and its cause."""
         if not isinstance(error, dict):
-            return cls(status, "", str(error))
+            return cls(status, "", str(error or ""))
         parts = (error, error.get("caused_by"))
         reasons = [part["reason"] for part in parts if isinstance(part, dict) and part.get("reason")]
         return cls(status, str(error.get("type") or ""), ": ".join(map(str, reasons)))
@@ -237,12 +226,13 @@ class Client:
         try:
             answer = json.loads(content)
             error = answer.get("error")
-            answers = [Answer.item(item["create"]) for item in answer.get("items", [])]
+            items = [item["create"] for item in answer.get("items", [])]
+            answers = [Answer.of(item["status"], item.get("error")) for item in items]
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             error, answers = None, []
         if status == 200 and len(answers) == len(batch):
             return answers
-        whole = Answer.error(status, error or http.client.responses.get(status, ""))
+        whole = Answer.of(status, error or http.client.responses.get(status, ""))
         # A 400 that isn't Elasticsearch's own says nothing about the documents.
         if status == 413 or (status == 400 and error):
             return whole
@@ -317,7 +307,7 @@ class Store:
         self._client = Client(chosen)
         self._spool = kept
         self._batch: list[bytes] = []
-        self._odd: list[str] = []
+        self._odd: _Refusals = []
         # Documents in the batch.
         self.size = 0
         # Documents that are through, of a batch that waits for others; whether Elasticsearch has them.
@@ -337,7 +327,7 @@ class Store:
             self._batch.append(text)
             self.size += newlines // 2 + 1
         elif text:
-            self._odd.append(text.decode(errors="surrogateescape"))
+            self._odd.append((Document("", "", text.decode(errors="surrogateescape")), _UNFIT))
         return self.size > LINES - TOGETHER
 
     def flush(self) -> bool:
@@ -349,7 +339,7 @@ class Store:
             # syslog-ng drops a batch whose delivery raises: whatever it is, the batch waits.
             self._wait(error)
             return False
-        self._refuse([(Document("", "", text), _UNFIT) for text in self._odd])
+        self._refuse(self._odd)
         if self._settled:
             for document in batch.documents:
                 self._settled.pop(document, None)
@@ -383,10 +373,12 @@ class Store:
     def resend(self) -> None:
         """Send what is in the spool again. What is refused again is kept again. Unavailable: the rest is kept, too."""
         for number, kept in self._spool.batches(LINES):
-            again: _Refusals = []
-            documents = [Document(refused.index, refused.id, refused.document) for refused in kept]
-            self._send(Batch.of([document for document in documents if document.fit]), LINES, again)
-            self._refuse(again + [(document, _UNFIT) for document in documents if not document.fit])
+            refused: _Refusals = []
+            documents = [Document(each.index, each.id, each.document) for each in kept]
+            # A document that would break the request does not come out of a batch as it went in.
+            fit = [each for each in documents if all(each) and Batch.of([each]).documents == [each]]
+            self._send(Batch.of(fit), LINES, refused)
+            self._refuse(refused + [(each, _UNFIT) for each in documents if each not in fit])
             self._spool.forget(number)
 
     def _forget(self) -> None:
