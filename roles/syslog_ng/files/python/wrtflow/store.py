@@ -26,7 +26,7 @@ import time
 import traceback
 import typing
 import urllib.parse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -83,23 +83,23 @@ class Document(typing.NamedTuple):
 class Batch:
     """Documents as _bulk takes them. Each is looked at only when that is necessary: it is costly."""
 
-    def __init__(self, body: bytes) -> None:
-        """body: two lines of each document."""
-        self.body = body
-        self._length = body.count(b"\n") // 2
+    def __init__(self, body: bytes, size: int) -> None:
+        """body: two lines of each document; size: documents."""
+        self.body, self._size = body, size
         first = _first.match(body)
         # Of the first document; empty: it has none.
         self.target = first[1].decode(errors="surrogateescape") if first else ""
         self._ended = first[2] if first else None
 
     @classmethod
-    def of(cls, documents: Iterable[Document]) -> Batch:
+    def of(cls, documents: Sequence[Document]) -> Batch:
         """Put documents together."""
-        return cls("".join(document.lines() for document in documents).encode(errors="surrogateescape"))
+        lines = "".join(document.lines() for document in documents)
+        return cls(lines.encode(errors="surrogateescape"), len(documents))
 
     def __len__(self) -> int:
         """Count the documents."""
-        return self._length
+        return self._size
 
     @functools.cached_property
     def documents(self) -> Sequence[Document]:
@@ -332,7 +332,7 @@ class Store:
 
     def flush(self) -> bool:
         """Settle the batch. False: nothing of it may be forgotten, it is to be added again once it is due()."""
-        batch = Batch(b"\n".join([*self._batch, b""]))
+        batch = Batch(b"\n".join([*self._batch, b""]), self.size)
         try:
             self._settle(batch)
         except Exception as error:
