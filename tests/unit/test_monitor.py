@@ -34,7 +34,7 @@ class Client:
         if isinstance(self.answers, Exception):
             raise self.answers
         if self.answers:
-            return [self.answers] * len(batch)
+            return [self.answers] * batch.size
         return [self._take(each) for each in batch.documents]
 
     def _take(self, each):

@@ -27,13 +27,11 @@ from wrtflow.state import Spool
 
 # The record is written every few seconds.
 _STALE = 60
-
+# Members of it that are no objects.
+_PLAIN = ("written", "pid")
 # The table that closes the ports, if the role has put one. An entry of its sets lasts an hour.
 FIREWALL = Path("/etc/syslog-ng/wrtflow/firewall.nft")
 _TABLE = ("nft", "--json", "list", "table", "inet", "wrtflow")
-
-# Members of the health record that are no objects.
-_PLAIN = ("written", "pid")
 
 
 def main(arguments: list[str] | None = None) -> int:

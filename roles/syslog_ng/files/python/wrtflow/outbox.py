@@ -18,13 +18,10 @@ from wrtflow.state import Rows, State
 
 # Seconds in which documents gather.
 _PAUSE = 0.05
-
 # Documents of a message. Few, because of the smallest buffer (1 MiB): a message without room is dropped as a whole.
 TOGETHER = 100
-
 # Messages whose size is remembered: those of several seconds.
 _LATELY = 10_000
-
 # The counters that the ledger has of each document.
 KEPT = ("indexed", "duplicates", "refused", "lost", "dropped", "failed_requests")
 

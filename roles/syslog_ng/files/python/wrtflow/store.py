@@ -85,7 +85,7 @@ class Batch:
 
     def __init__(self, body: bytes, size: int) -> None:
         """body: two lines of each document; size: documents."""
-        self.body, self._size = body, size
+        self.body, self.size = body, size
         first = _first.match(body)
         # Of the first document; empty: it has none.
         self.target = first[1].decode(errors="surrogateescape") if first else ""
@@ -96,10 +96,6 @@ class Batch:
         """Put documents together."""
         lines = "".join(document.lines() for document in documents)
         return cls(lines.encode(errors="surrogateescape"), len(documents))
-
-    def __len__(self) -> int:
-        """Count the documents."""
-        return self._size
 
     @functools.cached_property
     def documents(self) -> Sequence[Document]:
@@ -221,8 +217,8 @@ class Client:
     def _bulk(self, batch: Batch) -> list[Answer] | Answer:
         status, content = self._request(batch.body)
         # To read this as JSON would cost more than all else of the delivery.
-        if status == 200 and content.count(_IS_CREATED) == len(batch):
-            return [_CREATED] * len(batch)
+        if status == 200 and content.count(_IS_CREATED) == batch.size:
+            return [_CREATED] * batch.size
         try:
             answer = json.loads(content)
             error = answer.get("error")
@@ -230,7 +226,7 @@ class Client:
             answers = [Answer.of(item["status"], item.get("error")) for item in items]
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             error, answers = None, []
-        if status == 200 and len(answers) == len(batch):
+        if status == 200 and len(answers) == batch.size:
             return answers
         whole = Answer.of(status, error or http.client.responses.get(status, ""))
         # A 400 that isn't Elasticsearch's own says nothing about the documents.
@@ -401,7 +397,7 @@ class Store:
         before = len(self._settled)
         if before:
             batch = Batch.of([document for document in batch.documents if document not in self._settled])
-        if not len(batch):
+        if not batch.size:
             return
         refused: _Refusals = []
         try:
@@ -421,25 +417,25 @@ class Store:
         """Send first documents, then four times as many, and so on, as far as requests go. Note what is refused."""
         ends = time.monotonic() + LIMIT
         begin = 0
-        while begin < len(batch):
+        while begin < batch.size:
             if time.monotonic() > ends:
                 raise Unavailable("slow", "Elasticsearch is slow.")
-            whole = begin == 0 and len(batch) <= first
+            whole = begin == 0 and batch.size <= first
             part = batch if whole else Batch.of(batch.documents[begin : begin + first])
             answers = self._client.bulk(part)
             self.numbers.delay = max(self.numbers.delay, part.age())
             if not isinstance(answers, list):
-                if len(part) > 1:
-                    first = len(part) // 2
+                if part.size > 1:
+                    first = part.size // 2
                     continue
                 answers = [answers]
-            if whole and answers.count(_CREATED) == len(part):
+            if whole and answers.count(_CREATED) == part.size:
                 # The usual case: nobody will ask which documents these were.
-                self.numbers.add("indexed", len(part))
+                self.numbers.add("indexed", part.size)
                 self._credit[part.target] = _CREDIT
             else:
                 self._read(part, answers, refused)
-            begin += len(part)
+            begin += part.size
             first = min(4 * first, LINES)
 
     def _read(self, part: Batch, answers: Sequence[Answer], refused: _Refusals) -> None:
