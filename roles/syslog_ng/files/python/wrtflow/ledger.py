@@ -15,6 +15,7 @@ import dataclasses
 import hashlib
 import json
 import socket
+import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -114,7 +115,10 @@ class Ledger:
             self._noted_at = now
             changed = [(name, count) for name, count in counts.items() if count != self._last.get(name, 0)]
             for name, count in changed:
-                self._row.counts[name] += self._since(name, count)
+                before = self._last.get(name, 0)
+                # A counter that has fallen has begun again.
+                goes_on = count > before or name == _WAITING
+                self._row.counts[name] += count - before if goes_on else count
             self._last.update(changed)
             minute = self._clock.wall() // 60_000
             # At its end also a minute in which nothing has happened.
@@ -148,11 +152,6 @@ class Ledger:
     def __len__(self) -> int:
         """Count the minutes whose health documents wait."""
         return len(self._unsent)
-
-    def _since(self, name: str, count: int) -> int:
-        before = self._last.get(name, 0)
-        # A counter that has fallen has begun again.
-        return count - before if count >= before or name == _WAITING else count
 
     def _turn(self, minute: int) -> None:
         """Go on with the row of another minute."""
@@ -351,11 +350,14 @@ class Balance:
 
 
 def read(file: Path, since: float, until: float) -> Balance:
-    """Add up the rows of a state file. since, until: seconds since 1970. sqlite3.Error: the file can't be read."""
+    """Add up the rows of a state file. since, until: seconds since 1970. OSError: the file can't be read."""
     window = max(1, int(since // 60)), int(-(-until // 60))
     query = "SELECT key, value FROM ledger WHERE key >= ? AND key < ? ORDER BY key"
-    with contextlib.closing(connect(file, "ro")) as database:
-        found = database.execute(query, window).fetchall()
+    try:
+        with contextlib.closing(connect(file, "ro", wait=10)) as database:
+            found = database.execute(query, window).fetchall()
+    except sqlite3.Error as error:
+        raise OSError(f"{file} can't be read: {error}") from error
     balance = Balance()
     for minute, value in found:
         row = Row.of(json.loads(value))

@@ -74,10 +74,10 @@ def _set_aside(file: Path, error: Exception) -> None:
     health.say(health.ERROR, f"{file} can't be read ({error}): it is set aside as {aside}.")
 
 
-def connect(file: Path, mode: str, **options: Any) -> sqlite3.Connection:
-    """Open an SQLite file. mode: ro or rw; options: sqlite3.connect()'s."""
+def connect(file: Path, mode: str, wait: float = 0, **options: Any) -> sqlite3.Connection:
+    """Open an SQLite file. mode: ro or rw; wait: seconds for a lock (0: _LOCKED); options: sqlite3.connect()'s."""
     name = f"{file.absolute().as_uri()}?mode={mode}"
-    database: sqlite3.Connection = sqlite3.connect(name, _LOCKED, uri=True, **options)
+    database: sqlite3.Connection = sqlite3.connect(name, wait or _LOCKED, uri=True, **options)
     return database
 
 
