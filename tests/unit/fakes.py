@@ -171,9 +171,9 @@ class Outbox:
 
     stop = load
 
-    def put(self, index: str, identity: str, document: str) -> None:
-        assert "\n" not in document
-        self.put_.append((index, identity, json.loads(document)))
+    def put(self, document: str) -> None:
+        action, text = document.split("\n")
+        self.put_.append((*json.loads(action)["create"].values(), json.loads(text)))
 
 
 class Chain:

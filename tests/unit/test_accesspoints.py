@@ -1,11 +1,11 @@
-"""wrtflow.accesspoints: whose a flow is that the next router sees from an access point's address."""
+"""wrtflow.routers: whose a flow is that the next router sees from an access point's address."""
 
 import pytest
 from fakes import DAY, SECOND, Clock, Kept, told
 from fakes import line as flow_line
-from wrtflow import accesspoints
-from wrtflow.accesspoints import LEFT_OUT, AccessPoints
+from wrtflow import routers
 from wrtflow.parse import Flow, Reader, Refused
+from wrtflow.routers import LEFT_OUT, AccessPoints
 
 DEVICE, OTHER, OUTER, SITE = "192.168.8.20", "192.168.8.21", "10.77.0.2", "198.18.1.80"
 ATTIC = "attic@10.77.0.2"
@@ -70,7 +70,7 @@ def test_what_is_no_role_is_refused(points, role):
 
 
 def test_a_router_too_many_is_none_and_one_of_them_may_still_change(points, monkeypatch):
-    monkeypatch.setattr(accesspoints, "_ROUTERS", 2)
+    monkeypatch.setattr(routers, "_ACCESS_POINTS", 2)
     for name in ("a", "b", "a"):
         points.tell(name, "ap")
     with pytest.raises(Refused, match="too many access points"):
@@ -95,7 +95,7 @@ def test_minutes_after_its_end_it_is_forgotten(made, restart):
     made.part.saw(inside("DESTROY"), DEVICE)
     if restart:
         made = made.again()
-    made.clock.passes(accesspoints._AFTER)
+    made.clock.passes(routers._AFTER)
     assert made.part.device(OUTSIDE) == DEVICE
     made.clock.passes(1)
     assert made.part.device(OUTSIDE) is None
@@ -108,7 +108,7 @@ def test_a_wrong_clock_keeps_nothing_for_long(made):
     made.part.saw(inside("DESTROY"), DEVICE)
     again = made.again(Clock(5))
     assert again.part.device(OUTSIDE) == DEVICE
-    again.clock.passes(accesspoints._AFTER + 1)
+    again.clock.passes(routers._AFTER + 1)
     assert again.part.device(OUTSIDE) is None
 
 
@@ -170,7 +170,7 @@ def test_pings_that_may_be_those_of_a_device_left_out_are_left_out(points, devic
 
 
 def test_the_oldest_are_forgotten_first(points, monkeypatch):
-    monkeypatch.setattr(accesspoints, "_FLOWS", 2)
+    monkeypatch.setattr(routers, "_FLOWS", 2)
     points.saw(inside(), DEVICE)
     for port in (2000, 2001):
         points.saw(translated(port), OTHER)
@@ -183,8 +183,8 @@ def translated(port: int, event: str = "NEW", device: str = OTHER) -> Flow:
 
 
 def test_one_device_takes_no_other_s_flows_away(made, monkeypatch):
-    monkeypatch.setattr(accesspoints, "_FLOWS", 20)
-    monkeypatch.setattr(accesspoints, "_OF_ONE", 10)
+    monkeypatch.setattr(routers, "_FLOWS", 20)
+    monkeypatch.setattr(routers, "_FLOWS_OF_ONE", 10)
     made.part.saw(inside(), DEVICE)
     for port in range(2000, 2100):
         made.part.saw(translated(port), OTHER)
@@ -193,14 +193,14 @@ def test_one_device_takes_no_other_s_flows_away(made, monkeypatch):
     # There is room again when its flows have ended.
     for port in range(2000, 2100):
         made.part.saw(translated(port, "DESTROY"), OTHER)
-    made.clock.passes(accesspoints._AFTER + 1)
+    made.clock.passes(routers._AFTER + 1)
     made.part.saw(inside("NEW"), DEVICE)
     assert made.part._flows.of == {DEVICE: 1}
     assert len(made.part._flows) <= 20
 
 
 def test_other_devices_push_out_no_flow_of_one_that_is_left_out(points, monkeypatch):
-    monkeypatch.setattr(accesspoints, "_FLOWS", 20)
+    monkeypatch.setattr(routers, "_FLOWS", 20)
     points.saw(inside(), LEFT_OUT)
     for port in range(2000, 2100):
         points.saw(translated(port), f"192.168.8.{port % 50}")
@@ -212,7 +212,7 @@ def test_other_devices_push_out_no_flow_of_one_that_is_left_out(points, monkeypa
 
 
 def test_ends_without_a_new_have_a_bound_too(points, monkeypatch):
-    monkeypatch.setattr(accesspoints, "_FLOWS", 20)
+    monkeypatch.setattr(routers, "_FLOWS", 20)
     for _ in range(3):
         for port in range(2000, 2100):
             points.saw(translated(port, "DESTROY", f"192.168.8.{port % 50}"), f"192.168.8.{port % 50}")
@@ -282,7 +282,7 @@ def test_the_edge_s_flow_is_the_device_s(chain):
 
 
 def test_a_role_too_many_is_told(chain, monkeypatch):
-    monkeypatch.setattr(accesspoints, "_ROUTERS", 1)
+    monkeypatch.setattr(routers, "_ACCESS_POINTS", 1)
     attic(chain)
     chain.send(told("role ap", host="cellar"), "10.77.0.3")
     chain.send(told("role king", host="cellar"), "10.77.0.3")

@@ -1,11 +1,11 @@
-"""wrtflow.contacts: the first time a device meets a country or a system, and never again."""
+"""wrtflow.enrich: the first time a device meets a country or a system, and never again."""
 
 import random
 
 import pytest
 from fakes import DAY, HOUR, LAPTOP, SITE, START, TABLET, YEAR, Clock, Kept
-from wrtflow import contacts
-from wrtflow.contacts import Contacts
+from wrtflow import enrich
+from wrtflow.enrich import Contacts
 from wrtflow.places import LeftOut, Place
 
 MAC, CAMERA = "02-00-00-00-00-20", "02-00-00-00-00-99"
@@ -69,7 +69,7 @@ def test_a_row_of_a_day_that_can_t_be_harms_no_other(made, row):
 
 
 def test_a_host_has_one_room_for_all_addresses_of_its_64(made, monkeypatch):
-    monkeypatch.setattr(contacts, "_OF_ONE", 10)
+    monkeypatch.setattr(enrich, "_CONTACTS_OF_ONE", 10)
     assert sum(made.meets(None, f"fd77:0:0:1::{number:x}", "DE") for number in range(1, 31)) == 10
     assert made.meets(None, "fd77:0:0:2::1", "DE")
 
@@ -131,7 +131,7 @@ def test_a_wrong_clock_and_a_long_absence_make_nothing_new(made, years):
 
 
 def test_one_device_fills_its_own_room_alone_and_is_silent_then(made, monkeypatch):
-    monkeypatch.setattr(contacts, "_OF_ONE", 10)
+    monkeypatch.setattr(enrich, "_CONTACTS_OF_ONE", 10)
     raised = [made.meets(MAC, LAPTOP, None, number) for number in range(1, 31)]
     assert raised == [True] * 10 + [False] * 20
     # Again and again: not once more.
@@ -141,7 +141,7 @@ def test_one_device_fills_its_own_room_alone_and_is_silent_then(made, monkeypatc
 
 
 def test_all_contacts_have_a_bound_and_are_silent_then(made, monkeypatch):
-    monkeypatch.setattr(contacts, "_MOST", 10)
+    monkeypatch.setattr(enrich, "_CONTACTS", 10)
     assert sum(made.meets(None, f"10.77.0.{number}", "DE") for number in range(30)) == 10
     assert len(made.part.met) == 10
     assert made.part.beyond == 20
@@ -150,7 +150,7 @@ def test_all_contacts_have_a_bound_and_are_silent_then(made, monkeypatch):
 
 
 def test_a_device_at_its_bound_still_gets_its_mac(made, monkeypatch):
-    monkeypatch.setattr(contacts, "_MOST", 2)
+    monkeypatch.setattr(enrich, "_CONTACTS", 2)
     made.meets(None, LAPTOP, "DE")
     made.meets(None, TABLET, "DE")
     assert not made.meets(MAC, LAPTOP, "DE")
@@ -158,7 +158,7 @@ def test_a_device_at_its_bound_still_gets_its_mac(made, monkeypatch):
 
 
 def test_nothing_is_left_of_what_is_forgotten(made, monkeypatch):
-    monkeypatch.setattr(contacts, "_ASKED", 50)
+    monkeypatch.setattr(enrich, "_ASKED", 50)
     for number in range(300):
         made.meets(None, f"10.77.1.{number}", "DE", 5)
         made.meets(f"02-{number}", f"10.77.1.{number}", "DE", 5)

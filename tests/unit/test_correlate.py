@@ -554,6 +554,36 @@ def test_a_copy_of_a_destroy_ends_no_later_flow(chain):
     assert chain.counts["doubled"] == 1
 
 
+def test_a_copy_of_a_destroy_is_known_over_a_restart(chain):
+    chain.send(line("NEW"))
+    for _ in range(3):
+        chain.send(line("DESTROY"))
+        chain.restart()
+    assert len(chain.identities) == 3
+    assert len(set(chain.identities)) == 1
+
+
+def test_the_ends_that_are_remembered_have_a_bound(chain, monkeypatch):
+    monkeypatch.setattr(correlate, "_ENDS", 10)
+    for port in range(30):
+        chain.send(line("NEW", port=port))
+        chain.send(line("DESTROY", port=port))
+    for port in (29, 20, 0):
+        chain.send(line("DESTROY", port=port))
+    assert chain.counts["doubled"] == 2
+
+
+def test_ends_of_a_device_left_out_later_do_not_stay_on_disk(chain):
+    for device in (LAPTOP, TABLET):
+        chain.send(line("NEW", device))
+        chain.send(line("DESTROY", device))
+    chain.restart(left_out=(f"{LAPTOP}/32",))
+    chain.keep()
+    ((_, key, _),) = chain.collector.state.rows("ended")
+    assert TABLET in str(key)
+    assert chain.collector.state.report()["rows_skipped"] == 0
+
+
 def test_a_copy_of_a_destroy_takes_no_flow_of_another_router_of_that_name(chain):
     for sender in ("192.168.1.1", "192.168.1.2"):
         chain.send(line("NEW"), sender)

@@ -12,7 +12,7 @@ from fakes import DAY, line
 from hypothesis import given
 from hypothesis import strategies as st
 from wrtflow import document, store
-from wrtflow.correlate import Ended
+from wrtflow.correlate import Event
 from wrtflow.document import Facts
 from wrtflow.parse import Reader, whole
 from wrtflow.places import Place
@@ -36,9 +36,10 @@ def written(
 ) -> str:
     read = Reader().read(text)
     ends = tuple(map(place, (read.source, read.destination, read.reply_source, read.reply_destination)))
-    ended = Ended(Router(host, "10.77.0.1", ""), read, ends, action, 0, None, None, "")
+    ended = Event(Router(host, "10.77.0.1", ""), read, text, ends, 0, action=action)
     facts = Facts(document.ROUTER, document.direction(*ends[:3]), name, None, name, "none", False)
-    return document.document(ended, ends, *times, facts, document.Calendar(zone))
+    lines = document.document(ended, ends, *times, facts, document.Calendar(zone), "network")
+    return lines.partition("\n")[2]
 
 
 def made(*arguments, **more) -> dict:
@@ -46,7 +47,7 @@ def made(*arguments, **more) -> dict:
 
 
 def identity(text: str = LINE, router: str = "OpenWrt@10.77.0.1") -> str:
-    return document.identity(Reader().read(text), router, text)
+    return document.identity(Reader().read(text), f"{router} {text}")
 
 
 def test_index_is_that_of_the_end_s_month_in_utc():
@@ -129,13 +130,13 @@ def test_the_bench_measures_documents_as_the_collector_writes_them():
     home, site = place("10.77.0.21"), Place("198.18.1.80", 4, home=False, json=f",{place_json}")
     read = Reader().read(LINE)
     outer = place(read.reply_destination)
-    ended = Ended(Router("OpenWrt", "", ""), read, (home, site, site, outer), document.END, 0, None, None, "")
+    ended = Event(Router("OpenWrt", "", ""), read, LINE, (home, site, site, outer), 0)
     facts = Facts(
         document.ROUTER, "outbound", "laptop", "00-00-5E-00-53-20", "a.b.example", "dns", False, "laptop",
         "Laptops Inc.", "b.example",
     )  # fmt: skip
-    written = json.loads(document.document(ended, ended.ends, 1_000, 2_500, facts, document.Calendar("UTC")))
-    assert measured == names(written)
+    made = document.document(ended, ended.ends, 1_000, 2_500, facts, document.Calendar("UTC"), "network")
+    assert measured == names(json.loads(made.partition("\n")[2]))
 
 
 def test_the_delivery_finds_a_flow_s_end_in_its_document():

@@ -32,7 +32,7 @@ def post(box: outbox.Outbox, count: int) -> list[str]:
 
 def put(box: outbox.Outbox, *numbers: int) -> None:
     for number in numbers:
-        box.put("network-2026.11", f"id{number}", "{}")
+        box.put(lines(number))
 
 
 def lines(*numbers: int) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from wrtflow.registries import PRIVATE, Registries
+from wrtflow.enrich import PRIVATE, Registries
 
 HEAD = "Registry,Assignment,Organization Name,Organization Address\n"
 

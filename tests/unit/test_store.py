@@ -975,7 +975,7 @@ def test_what_waits_is_counted_in_documents(
     started = destination()
     for count in (3, 2):
         for _ in range(count):
-            started.collector.outbox.put("network-2026.11", "id", "{}")
+            started.collector.outbox.put('{"create":{"_index":"network-2026.11","_id":"id"}}\n{}')
         started.collector.outbox.stop()
         started.collector.outbox.run(messages.append)
     assert waiting() == 5

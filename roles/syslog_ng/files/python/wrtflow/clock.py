@@ -22,7 +22,7 @@ class Clock:
     """
 
     _ahead = 0
-    _noted = (0, 0)
+    _noted = (0, 0)  # both clocks, steady and wall
     _table: Table[str]
 
     def __init__(self) -> None:
@@ -66,10 +66,7 @@ class Clock:
         return time.time_ns() // 1_000_000
 
     def ahead(self) -> int:
-        """Return how far the wall clock is ahead of the steady one, to _STEP ms.
-
-        Not to the millisecond: two moments keep their distance in documents.
-        """
+        """Return how far the wall clock is ahead of the steady one, to _STEP ms: two moments keep their distance."""
         ahead = self.wall() - self.now()
         if abs(ahead - self._ahead) >= _STEP:
             self._ahead = ahead

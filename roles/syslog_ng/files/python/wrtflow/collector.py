@@ -15,38 +15,28 @@ from collections.abc import Callable
 from pathlib import Path
 
 from wrtflow import health, settings
-from wrtflow.accesspoints import LEFT_OUT, AccessPoints
 from wrtflow.clock import Clock
-from wrtflow.contacts import Contacts
-from wrtflow.correlate import Correlate, Ended, Event
+from wrtflow.correlate import Correlate, Event
 from wrtflow.document import Calendar
-from wrtflow.enrich import SITES, Enrich
+from wrtflow.enrich import SITES, Contacts, Enrich, Registries
 from wrtflow.ledger import Ledger, Monitor
 from wrtflow.names import Names
 from wrtflow.outbox import KEPT, Outbox
 from wrtflow.parse import Flow, Line, Reader, Refused, Unparsed, read_json, whole
 from wrtflow.places import Databases, LeftOut, Places
-from wrtflow.registries import Registries
-from wrtflow.routers import Router, Routers
+from wrtflow.routers import LEFT_OUT, AccessPoints, Router, Routers
 from wrtflow.state import State
 
-# Seconds between two writes of what outlives a restart.
+# Seconds between two writes of what outlives a restart, and ms between two looks for names that are too old.
 _SAVE = 1.0
-
-# The line that a kernel begins with.
-_first_of_boot = re.compile(r"\[ *0\.0+\] Linux version ").match
-
-_address_at_the_end = re.compile("[0-9A-Fa-f:.-]+$").search
-
-# ms between two looks for names that are too old.
 _REFRESH = 60_000
-
 # Seconds after which a silent router is no longer watched.
 _SILENT = 7 * 86_400
-
 # Flows that end in one go, while no line is taken.
 _EXPIRE = 500
-
+# The line that a kernel begins with.
+_first_of_boot = re.compile(r"\[ *0\.0+\] Linux version ").match
+_address_at_the_end = re.compile("[0-9A-Fa-f:.-]+$").search
 # What a line is; each is one of these.
 _LINES = ("new", "destroy", "unparsed", "ignored", "other")
 _COUNTED = (*_LINES, "flows", "left_out", "beyond", "doubled", "faults", *SITES.values())
@@ -107,16 +97,17 @@ class Collector:
         if not self._loaded:
             self._loaded = True
             away = 0 if self._follows else self.clock.load()
-            for part in (
+            parts = (
                 self._places,
                 self._routers,
                 self._access_points,
                 self._contacts,
                 self.names,
                 self.outbox,
-            ):
+            )
+            for part in parts:
                 part.load()
-            self.correlate.load(away, self.enrich.leaves_out)
+            self.correlate.load(away, self._leaves_out)
             noted = self._ledger.load(self._kept())
             for router in self._routers:
                 router.unmarked = noted.get(f"unmarked {router.id}", 0)
@@ -158,17 +149,25 @@ class Collector:
             "access_point_flows_beyond": self._access_points.beyond,
         }  # fmt: skip
 
-    def correlated(self, event: Event) -> list[Ended]:
+    def correlated(self, event: Event) -> list[Event]:
         """Take an event of a flow. Returns what has ended with it."""
         with self._lock:
             if event.read.event == "DESTROY":
                 return self.correlate.ends(event)
-            return self.correlate.opens(event, None if event.left_out else self.enrich.asked(event.ends))
+            return self.correlate.opens(event, self.enrich.asked(event.ends))
 
-    def enriched(self, ended: list[Ended]) -> None:
+    def enriched(self, ended: list[Event]) -> None:
         """Put the documents of ended flows into the outbox."""
         with self._lock:
             self._document(ended)
+
+    def _document(self, ended: list[Event]) -> None:
+        for flow in ended:
+            try:
+                self.enrich.take(flow)
+            except (ValueError, OverflowError):
+                # A flow of a damaged state: addresses that are none, times that can't be.
+                self.counts["unparsed"] += 1
 
     def _take(
         self, reader: Callable[[str], Flow | Line], text: str, sender: str, piece: bool = False
@@ -200,33 +199,38 @@ class Collector:
 
     def _event(self, router: Router, read: Flow, text: str, now: int) -> Event | None:
         ends = self.enrich.ends(read)
+        if read.event == "UPDATE":
+            self.counts["ignored"] += 1
+            return None
         source, destination, _, answered = ends
         if source.home and not answered.home and self._places.shows(router.id, answered.ip):
-            ends = self.enrich.ends(read)
-        if read.event == "NEW":
-            router.counts["starts"] += 1
-            router.unmarked += 1
-        elif read.event == "DESTROY":
-            router.counts["ends"] += 1
-        left_out = self.enrich.is_left_out(ends)
-        if self._access_points.routers and read.event != "UPDATE":
+            ends = source, destination, _, answered = self.enrich.ends(read)
+        new, left_out = read.event == "NEW", self._left_out.any and self.enrich.leaves_out(*ends)
+        if self._access_points.routers:
             if router.id in self._access_points.routers:
                 self._access_points.saw(read, LEFT_OUT if left_out else source.ip)
-            elif read.event == "NEW":
-                left_out = left_out or self.enrich.behind(read)[1]
-        if read.event == "DESTROY":
+            elif new and not left_out:
+                left_out = self.enrich.behind(read)[1]
+        event = Event(router, read, text, ends, now, left_out)
+        if not new:
+            router.counts["ends"] += 1
             # One that is left out, too: its NEW may have come before that was known, and is open.
             self.counts["ignored" if left_out else "destroy"] += 1
-            return Event(router, read, text, ends, now, left_out)
-        if left_out or read.event == "UPDATE":
+            return event
+        router.counts["starts"] += 1
+        router.unmarked += 1
+        if left_out:
             self.counts["ignored"] += 1
-            return Event(router, read, text, ends, now, left_out) if read.event == "NEW" else None
+            return event
         self.counts["new"] += 1
         if not destination.home:
             self.names.want(destination.ip, source.ip, now)
         if not source.home:
             self.names.want(source.ip, "", now)
-        return Event(router, read, text, ends, now)
+        return event
+
+    def _leaves_out(self, read: Flow) -> bool:
+        return self._left_out.any and self.enrich.leaves_out(*self.enrich.ends(read))
 
     def _may_be_left_out(self, text: str) -> bool:
         if not self._reader.begins(text):
@@ -237,9 +241,9 @@ class Collector:
         addresses = (ip for mac in left_out.macs for ip in names.addresses(mac))
         if cut and (left_out.begins(cut[0]) or any(ip.startswith(cut[0]) for ip in addresses)):
             return True
-        words = left_out.words(text)
         return any(
-            left_out.mac(word) or left_out.address(word) or left_out.mac(names.mac(word)) for word in words
+            left_out.mac(word) or left_out.address(word) or left_out.mac(names.mac(word))
+            for word in left_out.words(text)
         )
 
     def _learn(self, router: Router, read: Line) -> None:
@@ -257,36 +261,28 @@ class Collector:
 
     def _tell(self, router: Router, text: str) -> None:
         """Take a line of the router's own script."""
-        word, *rest = text.split() or [""]
-        if word in ("neigh", "lease"):
-            self.names.observe(router.id, "wrtflow-net", text)
-        elif word == "networks":
-            try:
-                if self._places.tell(router.id, rest):
+        match text.split():
+            case ["neigh" | "lease", *_]:
+                self.names.observe(router.id, "wrtflow-net", text)
+            case ["networks", *networks]:
+                try:
+                    changed = self._places.tell(router.id, networks)
+                except ValueError as error:
+                    sentence = f"{router.id} tells of networks: {error}. They are not taken."
+                    health.rarely("networks", health.WARNING, sentence)
+                    raise Refused(str(error)) from error
+                if changed:
                     # Those of a router that was renamed are its former ones.
                     for earlier in self._routers.earlier(router):
                         self._places.tell(earlier.id, [])
-            except ValueError as error:
-                health.rarely(
-                    "networks", health.WARNING, f"{router.id} tells of networks: {error}. They are not taken."
-                )
-                raise Refused(str(error)) from error
-        elif word == "role":
-            self._access_points.tell(router.id, " ".join(rest))
-        elif word == "boot" and rest:
-            # Seconds since then, where they are told: flows that have begun since go on.
-            told = len(rest) > 1 and rest[1].isdecimal() and len(rest[1]) < 10
-            self.correlate.booted(router, "wrtflow-net", rest[0], int(rest[1]) if told else None)
-        elif word == "counts" and len(rest) == 2 and max(map(len, rest)) < 20:
-            self._routers.counted(router, *rest)
-
-    def _document(self, ended: list[Ended]) -> None:
-        for flow in ended:
-            try:
-                self.enrich.take(flow)
-            except (ValueError, OverflowError):
-                # A flow of a damaged state: addresses that are none, times that can't be.
-                self.counts["unparsed"] += 1
+            case ["role", *role]:
+                self._access_points.tell(router.id, " ".join(role))
+            case ["boot", boot, *up]:
+                # Seconds since then, where they are told: flows that have begun since go on.
+                told = up and up[0].isdecimal() and len(up[0]) < 10
+                self.correlate.booted(router, "wrtflow-net", boot, int(up[0]) if told else None)
+            case ["counts", starts, overruns] if max(len(starts), len(overruns)) < 20:
+                self._routers.counted(router, starts, overruns)
 
     def _senders(self) -> dict[str, int]:
         """Return how many lines came from others than the routers: syslog-ng drops them before they come here."""
@@ -327,20 +323,19 @@ class Collector:
 
     def _note(self) -> None:
         """Have the ledger count what has happened since the last time."""
-        record = health.last()
-        senders = typing.cast("dict[str, int]", record.get("senders", {}))
-        kept = self._kept()
-        counts = {**self.counts, **senders, **kept}
+        record, kept, numbers = health.last(), self._kept(), self.outbox.numbers
+        counts = {**self.counts, **typing.cast("dict[str, int]", record.get("senders", {})), **kept}
+        unmarked = {}
         for router in self._routers:
             counts.update((f"{name} {router.id}", count) for name, count in router.counts.items())
+            unmarked[f"unmarked {router.id}"] = router.unmarked
         ages = [age for age in self._databases.report().values() if isinstance(age, float)]
         gauges = {
-            "open": len(self.correlate), "waiting": counts["waiting"], "delay": self.outbox.numbers.delay,
+            "open": len(self.correlate), "waiting": counts["waiting"], "delay": numbers.delay,
             "faults": list(health.faults(record)), "routers": self._watched(),
             **({"database_age": max(ages)} if ages else {}),
         }  # fmt: skip
-        self.outbox.numbers.delay = 0
-        unmarked = {f"unmarked {router.id}": router.unmarked for router in self._routers}
+        numbers.delay = 0
         self._ledger.note(counts, kept | unmarked, gauges)
 
     def _watched(self) -> dict[str, typing.Any]:
@@ -349,12 +344,12 @@ class Collector:
         One that has said nothing since the start counts from then on.
         """
         now = self.clock.now()
-        found: dict[str, typing.Any] = {}
-        for router in self._routers:
-            silence = (now - (router.heard_at or self._began)) // 1000
-            if silence < _SILENT:
-                found[router.id] = {"silence": silence, "kernel": list(self._routers.kernel(router))}
-        return found
+        silences = ((router, (now - (router.heard_at or self._began)) // 1000) for router in self._routers)
+        return {
+            router.id: {"silence": silence, "kernel": list(self._routers.kernel(router))}
+            for router, silence in silences
+            if silence < _SILENT
+        }
 
     def _kept(self) -> dict[str, int]:
         """Return the counters that outlive a restart."""
@@ -374,11 +369,11 @@ _users = 0
 _collector: Collector | None = None
 
 
-def start() -> Collector:
-    """Return the one Collector of this process, started. Counted: each call has its stop().
+def start() -> Collector | None:
+    """Return the one Collector of this process, started; None, and a sentence, if the settings can't be used.
 
-    SettingsError: the settings can't be used. A collector that has run before goes on with its own then: syslog-ng ends
-    where a part of its former configuration fails after one of the new.
+    Counted: each call that returns one has its stop(). A collector that has run before keeps its settings if the new
+    ones can't be used: syslog-ng ends where a part of its former configuration fails after one of the new.
     """
     global _users, _collector
     with _lock:
@@ -389,12 +384,12 @@ def start() -> Collector:
                     _collector = Collector(loaded, _collector)
             # Also what only its parts find to be wrong.
             except ValueError as error:
-                if _collector is None:
-                    raise settings.SettingsError(str(error)) from error
-                health.say(health.ERROR, f"the settings can't be used, those of before stay: {error}")
+                stay = ", those of before stay" if _collector else ""
+                health.say(health.ERROR, f"the settings can't be used{stay}: {error}")
+            if _collector is None:
+                return None
             _collector.start()
         _users += 1
-        assert _collector is not None
         return _collector
 
 

@@ -28,8 +28,8 @@ _REPEATED = 3_600_000
 # Open flows of one address, and of all. A NEW beyond is not kept: its flow ends without a start.
 _OF_ONE = 50_000
 _MOST = 400_000
-# Ends that are remembered, and those over a restart: they tell a line that comes twice.
-_ENDS = 100_000
+# Ends to remember at least, and over a restart: they tell a line that comes twice.
+_ENDS = 25_000
 _ENDS_KEPT = 1_000
 # Characters of what a router tells of its boot, and ms that it takes at least.
 _BOOT = 256
@@ -41,20 +41,24 @@ _LAST = 1 << 62
 _id = re.compile("[A-Za-z0-9_-]{8,16}").fullmatch
 _DAY = 86_400_000
 
-# The places of ORIG's source and destination and of REPLY's.
-Ends = tuple[Place, Place, Place, Place]
+# The places of ORIG's source and destination and of REPLY's. Empty: not looked up yet.
+Ends = tuple[Place, ...]
 
 
 @dataclass(slots=True, eq=False)
 class Event:
-    """A flow event of a router, on its way from 20 to 30."""
+    """A flow event of a router, on its way from 20 to 40. What follows left_out is added in 30: the flow has ended."""
 
     router: Router
     read: Flow
     text: str
     ends: Ends
-    at: int  # ms, steady: when it came
+    at: int  # ms, steady: when it came, or was found out
     left_out: bool = False  # nothing may be stored of it
+    action: str = document.END
+    id: str = ""  # the document's
+    start: int | None = None  # ms, steady: when the NEW came, if that was seen
+    name: str | None = None  # the site's name as it was asked for before the NEW
 
 
 @dataclass(slots=True, eq=False)
@@ -69,20 +73,6 @@ class Open:
     start: int  # ms, steady: when the NEW came
     due: int  # ms, steady: when the flow ends as flow-timeout
     name: str | None  # the site's name as it was asked for
-
-
-@dataclass(slots=True, eq=False)
-class Ended:
-    """A flow on its way from 30 to 40."""
-
-    router: Router
-    read: Flow
-    ends: Ends | None
-    action: str
-    at: int  # ms, steady: when its end came or was found out
-    start: int | None  # ms, steady: when its NEW came, if that was seen
-    name: str | None  # the site's name as it was asked for before the NEW
-    id: str  # the document's
 
 
 class Correlate:
@@ -100,10 +90,12 @@ class Correlate:
         # How many flows are open: of each address, and of all.
         self._of: dict[str, int] = {}
         self._size = 0
-        # By the DESTROY's line, in the order of the ends: the document's id.
-        self._ends: collections.OrderedDict[str, str] = collections.OrderedDict()
+        # By the hash of a DESTROY's line and router: the document's id. Of the last ends, and of those before them.
+        self._ends: dict[int, str] = {}
+        self._ends_before: dict[int, str] = {}
+        self._last: collections.deque[tuple[tuple[str, str], str]] = collections.deque(maxlen=_ENDS_KEPT)
         self._table = state.table("open", self._dump, once=True, numbered=True)
-        self._last: Table[str] = state.table("ended", lambda: list(self._ends.items())[-_ENDS_KEPT:])
+        self._ended: Table[str] = state.table("ended", self._dump_ended)
         self._counts = counts
 
     def __len__(self) -> int:
@@ -114,34 +106,42 @@ class Correlate:
         """Read the flows that were open before, but of devices left out. away: ms that make no flow older."""
         now = self._clock.now()
 
-        def decode(number: int, row: typing.Any) -> tuple[Open, bool]:
+        def opened(number: int, row: typing.Any) -> tuple[Open, bool]:
             router, start, line, site = row
             read = self._read(line)
             known = type(start) is int and 0 < number < _LAST and (site is None or isinstance(site, str))
             if not known or not -_DAY < now - away - start < self._timeout + _DAY:
                 raise ValueError(row)
-            due = start + away + self._timeout
-            flow = Open(
-                number, self._routers.named(router), read.tuple, read.source, line, min(start, now), due, site
-            )
+            of, due = self._routers.named(router), start + away + self._timeout
+            flow = Open(number, of, read.tuple, read.source, line, min(start, now), due, site)
             return flow, left_out(read)
 
-        self._ends.update(self._last.load(_end))
+        def ended(row: str, end: str) -> tuple[tuple[str, str], str, bool]:
+            router, _, line = row.partition(" ")
+            if not _id(end):
+                raise ValueError(end)
+            return (router, line), end, left_out(self._read(line))
+
         self._number = now * _NUMBERS
-        for flow, gone in self._table.load(decode):
+        for flow, gone in self._table.load(opened):
             self._number = max(self._number, flow.number)
             if gone:
                 self._table.delete(flow.number)
             else:
                 self._add(flow)
+        for line, end, gone in self._ended.load(ended):
+            if gone:
+                self._ended.delete(" ".join(line))
+            else:
+                self._remember(line, hash(line), end)
 
-    def opens(self, event: Event, name: str | None) -> list[Ended]:
+    def opens(self, event: Event, name: str | None) -> list[Event]:
         """Take a NEW; name: its site's, as it was asked for. Returns a flow whose DESTROY was lost.
 
         One that is left out is known in memory, so that its end is left out too, whoever has the address by then.
         """
         router, read, now = event.router, event.read, event.at
-        lost: list[Ended] = []
+        lost: list[Event] = []
         known = router.tuples.get(read.tuple)
         if known is not None and read.distinct:
             before = known if isinstance(known, Open) else next(reversed(known.values()))
@@ -158,11 +158,13 @@ class Correlate:
             self._table.put(self._number, (router.id, now, line, name))
         return lost
 
-    def ends(self, event: Event) -> list[Ended]:
-        """Take a DESTROY. Returns the flow; nothing where it is left out, or where the line came before."""
+    def ends(self, event: Event) -> list[Event]:
+        """Take a DESTROY. Returns it with what is known of the flow; nothing where nothing may be stored."""
         router, read = event.router, event.read
-        line = document.identity(read, router.id, event.text)
-        before = self._ends.pop(line, None)
+        # Not a digest, which would cost several times as much: this hash is another one in each process.
+        line = router.id, event.text
+        key = hash(line)
+        before = self._ends.get(key) or self._ends_before.get(key)
         flow = router.tuples.get(read.tuple)
         if not (isinstance(flow, Open) and read.distinct):
             flow = self._first(router, read, before is None)
@@ -176,19 +178,17 @@ class Correlate:
         if flow is None:
             # The same line again: its document gets the same id, and Elasticsearch keeps the first.
             self._counts["doubled"] += before is not None
-            start, name, end = None, None, before or line
+            event.id = before or document.identity(read, " ".join(line))
         else:
             # The same id however a flow ends: after a kill -9 it may end once more.
-            start, name, end = flow.start, flow.name, document.numbered(flow.number)
-        self._ends[line] = end
-        if len(self._ends) > _ENDS:
-            self._ends.popitem(last=False)
-        return [Ended(router, read, event.ends, document.END, event.at, start, name, end)]
+            event.start, event.name, event.id = flow.start, flow.name, document.numbered(flow.number)
+        self._remember(line, key, event.id)
+        return [event]
 
-    def expire(self, most: int) -> list[Ended]:
+    def expire(self, most: int) -> list[Event]:
         """End flows that are open too long or that a boot of their router ended, but not more than most."""
         now = self._clock.now()
-        lost: list[Ended] = []
+        lost: list[Event] = []
         for router in self._routers:
             # All at once: each search for a dict's first key passes what was deleted before it.
             old = itertools.takewhile(lambda flow: flow.due <= now or _gone(flow), router.open.values())
@@ -218,7 +218,7 @@ class Correlate:
 
     def stop(self) -> None:
         """Have the last ends written for the next start."""
-        self._last.whole = True
+        self._ended.whole = True
 
     def _first(self, router: Router, read: Flow, anywhere: bool) -> Open | None:
         """Return the flow of a tuple that began first: of this router, or (anywhere) of one that it was."""
@@ -247,7 +247,7 @@ class Correlate:
             raise Refused("no flow")
         return read
 
-    def _times_out(self, flow: Open, now: int) -> list[Ended]:
+    def _times_out(self, flow: Open, now: int) -> list[Event]:
         """End a flow whose DESTROY will not come. Returns it, unless it is left out or log_prefix has changed."""
         self._remove(flow)
         try:
@@ -255,7 +255,15 @@ class Correlate:
         except Refused:
             return []
         end = document.numbered(flow.number)
-        return [Ended(flow.router, read, None, document.TIMEOUT, now, flow.start, flow.name, end)]
+        action, start, name = document.TIMEOUT, flow.start, flow.name
+        return [Event(flow.router, read, flow.line, (), now, False, action, end, start, name)]
+
+    def _remember(self, line: tuple[str, str], key: int, end: str) -> None:
+        """Note a DESTROY's router and line, their hash, and the id of its document."""
+        if len(self._ends) >= _ENDS:
+            self._ends, self._ends_before = {}, self._ends
+        self._ends[key] = end
+        self._last.append((line, end))
 
     def _add(self, flow: Open) -> None:
         router = flow.router
@@ -282,6 +290,9 @@ class Correlate:
         self._size -= 1
         self._table.delete(flow.number)
 
+    def _dump_ended(self) -> list[tuple[str, str]]:
+        return [(" ".join(line), end) for line, end in list(self._last)]
+
     def _dump(self) -> list[tuple[int, tuple[str, int, str, str | None]]]:
         flows = (flow for router in self._routers for flow in list(router.open.values()) if flow.line)
         return [(flow.number, (flow.router.id, flow.start, flow.line, flow.name)) for flow in flows]
@@ -294,9 +305,3 @@ def _gone(flow: Open) -> bool:
 
 def _oldest(flows: Open | collections.OrderedDict[int, Open] | None) -> Open | None:
     return flows if flows is None or isinstance(flows, Open) else next(iter(flows.values()))
-
-
-def _end(line: str, end: object) -> tuple[str, str]:
-    if not isinstance(end, str) or not _id(end):
-        raise ValueError(end)
-    return line, end

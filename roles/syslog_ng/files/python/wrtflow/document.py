@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import calendar
+import calendar as dates
 import datetime
 import functools
 import json
 import time
 import typing
 import zoneinfo
+from base64 import urlsafe_b64encode
 from binascii import b2a_base64
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -17,10 +18,15 @@ from wrtflow.parse import Flow, protocol
 from wrtflow.places import Place
 
 if typing.TYPE_CHECKING:
-    from wrtflow.correlate import Ended, Ends
+    from wrtflow.correlate import Ends, Event
 
 END, TIMEOUT = "flow-end", "flow-timeout"
 ROUTER, ACCESS_POINT = "router", "access_point"
+
+# What many documents have in common is written once.
+_once = functools.lru_cache(maxsize=4096)
+_quoted = functools.partial(json.dumps, ensure_ascii=False)
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 @dataclass(slots=True, eq=False)
@@ -29,24 +35,17 @@ class Facts:
 
     observer: str  # ROUTER or ACCESS_POINT
     direction: str
-    source_name: str | None
-    source_mac: str | None
-    destination_name: str | None
-    domain_source: str
+    source_name: str | None = None
+    source_mac: str | None = None
+    destination_name: str | None = None
+    domain_source: str = "none"
     first_seen: bool = False
-    # The end at home, and who made it.
-    device: str | None = None
-    manufacturer: str | None = None
-    # What the owner of a site's name registered.
-    registered_domain: str | None = None
+    device: str | None = None  # the end at home
+    manufacturer: str | None = None  # who made it
+    registered_domain: str | None = None  # what the owner of the site's name registered
 
 
-def quoted(text: str) -> str:
-    """Return the text as a JSON string."""
-    return json.dumps(text, ensure_ascii=False)
-
-
-@functools.lru_cache(maxsize=4096)
+@_once
 def timestamp(milliseconds: int) -> str:
     """Return ms since 1970 as ISO 8601 in UTC."""
     seconds, rest = divmod(milliseconds, 1000)
@@ -59,14 +58,14 @@ class Calendar:
     def __init__(self, zone: str) -> None:
         """zone: its name, as Europe/Berlin; empty: the zone of this machine."""
         self._zone = zoneinfo.ZoneInfo(zone) if zone else None
-        # All zones change at a full quarter of an hour.
-        self._quarter = functools.lru_cache(maxsize=256)(self._members)
+        # By quarter of an hour: all zones change at a full one.
+        self._members = functools.lru_cache(maxsize=256)(self._write)
 
     def members(self, milliseconds: int) -> str:
         """Return the members hour (0-23) and weekday (1 Monday to 7 Sunday) of ms since 1970, each behind a comma."""
-        return self._quarter(milliseconds // 900_000)
+        return self._members(milliseconds // 900_000)
 
-    def _members(self, quarter: int) -> str:
+    def _write(self, quarter: int) -> str:
         moment = datetime.datetime.fromtimestamp(quarter * 900, self._zone)
         return f',"hour":{moment.hour},"weekday":{moment.isoweekday()}'
 
@@ -87,19 +86,18 @@ def seconds_of_year(stamp: str) -> int | None:
             moment = time.strptime(f"1972 {stamp}", "%Y %b %d %H:%M:%S")
     except ValueError:
         return None
-    return calendar.timegm(moment) - 63_072_000
+    return dates.timegm(moment) - 63_072_000
 
 
-def identity(read: Flow, router: str, line: str) -> str:
-    """Return the same for the same line of the same router, whenever and how often it comes: 12 characters.
+def identity(read: Flow, line: str) -> str:
+    """Return the id of a document whose NEW was not seen: 12 characters. line: the router, a blank, and its line.
 
-    The id of a document whose NEW was not seen. It begins with the time: ids of neighbours compress.
+    It is the same whenever and how often the line comes. It begins with the time: ids of neighbours compress.
     """
     seconds = seconds_of_year(read.stamp) or 0 if read.end is None else read.end // 1000
-    digest = blake2b(f"{router} {line}".encode("utf-8", "replace"), digest_size=6).digest()
+    digest = blake2b(line.encode("utf-8", "replace"), digest_size=6).digest()
     # 12 characters that Elasticsearch keeps as 9 bytes.
-    whole = b2a_base64((seconds // 2 & 0xFFFFFF).to_bytes(3, "big") + digest, newline=False)
-    return whole.translate(_URL_SAFE).decode()
+    return urlsafe_b64encode((seconds // 2 & 0xFFFFFF).to_bytes(3, "big") + digest).decode()
 
 
 def numbered(number: int) -> str:
@@ -112,9 +110,6 @@ def numbered(number: int) -> str:
     return whole.translate(_URL_SAFE).decode()
 
 
-_URL_SAFE = bytes.maketrans(b"+/", b"-_")
-
-
 def direction(source: Place, destination: Place, translated: Place) -> str:
     """Return where the flow goes, seen from home. Translated: where DNAT sends it, else the destination."""
     inside = destination.home or translated.home
@@ -123,82 +118,80 @@ def direction(source: Place, destination: Place, translated: Place) -> str:
     return "inbound" if inside else "external"
 
 
-def document(ended: Ended, ends: Ends, start: int | None, end: int, facts: Facts, calendar: Calendar) -> str:
-    """Return the document as one line of JSON. start and end: ms since 1970."""
+def document(
+    flow: Event, ends: Ends, start: int | None, end: int, facts: Facts, calendar: Calendar, prefix: str
+) -> str:
+    """Return the document for _bulk: a line with its index and id, and a line with the JSON object.
+
+    start and end: ms since 1970. prefix: the first part of the index's name.
+    """
     source, destination, reply_source, reply_destination = ends
-    read = ended.read
+    read = flow.read
     at = timestamp(end)
-    if start is None:
-        period = hour = ""
-    else:
+    period = hour = totals = sent = received = ""
+    if start is not None:
         start = min(start, end)
         hour = calendar.members(start)
         period = f',"start":"{timestamp(start)}","duration":{(end - start) * 1_000_000}'
-    if ended.action == END:
+    # The counters come with the DESTROY: without it they are unknown, not 0.
+    if flow.action == END:
         octets, packets = int(read.bytes) + int(read.reply_bytes), int(read.packets) + int(read.reply_packets)
         totals = f',"bytes":{octets},"packets":{packets}'
         sent = f',"bytes":{read.bytes},"packets":{read.packets}'
         received = f',"bytes":{read.reply_bytes},"packets":{read.reply_packets}'
-    else:
-        # The counters come with the DESTROY: here they are unknown, not 0.
-        totals = sent = received = ""
     first = ',"first_seen":true' if facts.first_seen else ""
-    source_port = "" if read.source_port is None else f',"port":{read.source_port}'
-    destination_port = "" if read.destination_port is None else f',"port":{read.destination_port}'
-    source_nat = _nat(source, reply_destination, read.source_port, read.reply_destination_port)
-    destination_nat = _nat(destination, reply_source, read.destination_port, read.reply_source_port)
+    port, destination_port = read.source_port, read.destination_port
+    ports = ("", "") if port is None else (f',"port":{port}', f',"port":{destination_port}')
+    nat = _nat(source, reply_destination, port, read.reply_destination_port)
+    destination_nat = _nat(destination, reply_source, destination_port, read.reply_source_port)
     # Neighbours in an index share site and device. What differs stands side by side, because that compresses best.
     return (
-        f"{{{_observer(ended.router.host, facts.observer)},"
-        f'"event":{{"kind":"event","category":["network"],"type":["connection","end"],"action":"{ended.action}"{period}}},'
-        f'"@timestamp":"{at}",{_device(facts.device, facts.manufacturer, facts.domain_source)}{hour}{first}}},'
-        f'"source":{{"ip":"{source.ip}"{_name(facts.source_mac, facts.source_name)}{source_nat}{source.json}'
-        f"{source_port}{sent}}},"
-        f"{_network(source.version, facts.direction, read.protocol)}{totals}}},"
-        f'"destination":{{"ip":"{destination.ip}"{destination_port}'
-        f"{_name(None, facts.destination_name, facts.registered_domain)}{destination_nat}{destination.json}"
+        f'{{"create":{{"_index":"{index(prefix, end // 86_400_000)}","_id":"{flow.id}"}}}}\n'
+        f'{_begin(flow.router.host, facts.observer, flow.action)}{period}}},"@timestamp":"{at}"'
+        f"{_device(facts.device, facts.manufacturer, facts.domain_source)}{hour}"
+        f'{first}}},"source":{{"ip":"{source.ip}"'
+        f"{_name(facts.source_mac, facts.source_name)}{nat}{source.json}{ports[0]}{sent}"
+        f'{_network(source.version, facts.direction, read.protocol)}{totals}}},"destination":{{"ip":"{destination.ip}"'
+        f"{ports[1]}{_name(None, facts.destination_name, facts.registered_domain)}{destination_nat}{destination.json}"
         f"{received}}}}}"
     )
 
 
-# What many documents have in common is written once.
-_once = functools.lru_cache(maxsize=4096)
-
-
 @_once
-def _observer(host: str, kind: str) -> str:
-    """Return the first members of a document, with the router."""
-    return f'"ecs":{{"version":"8.17.0"}},"observer":{{"hostname":{quoted(host)},"type":"{kind}"}}'
+def _begin(host: str, kind: str, action: str) -> str:
+    """Return the first members of a document, with the router, and event without its end."""
+    observer = f'"observer":{{"hostname":{_quoted(host)},"type":"{kind}"}}'
+    event = f'"kind":"event","category":["network"],"type":["connection","end"],"action":"{action}"'
+    return f'{{"ecs":{{"version":"8.17.0"}},{observer},"event":{{{event}'
 
 
 @_once
 def _network(version: int, where: str, written: str) -> str:
-    """Return the member network without its end. where: the direction; written: the protocol of the line."""
+    """End source and begin the member network. where: the direction; written: the protocol of the line."""
     number, transport = protocol(written)
-    return f'"network":{{"type":"ipv{version}","direction":"{where}","transport":"{transport}","iana_number":"{number}"'
+    names = f'"transport":"{transport}","iana_number":"{number}"'
+    return f'}},"network":{{"type":"ipv{version}","direction":"{where}",{names}'
 
 
 @_once
 def _device(name: str | None, manufacturer: str | None, domain_source: str) -> str:
-    """Return the members device, and wrtflow without its end."""
-    made = f'"device":{{"manufacturer":{quoted(manufacturer)}}},' if manufacturer else ""
-    called = f',"device":{quoted(name)}' if name else ""
-    return f'{made}"wrtflow":{{"domain_source":"{domain_source}"{called}'
+    """Return the members device, and wrtflow without its end, each behind a comma."""
+    made = f',"device":{{"manufacturer":{_quoted(manufacturer)}}}' if manufacturer else ""
+    called = f',"device":{_quoted(name)}' if name else ""
+    return f'{made},"wrtflow":{{"domain_source":"{domain_source}"{called}'
 
 
 @_once
 def _name(mac: str | None, domain: str | None, registered: str | None = None) -> str:
     """Return the members of source or destination that tell its name, each behind a comma."""
     members = f',"mac":"{mac}"' if mac else ""
-    members += f',"domain":{quoted(domain)}' if domain else ""
-    return f'{members},"registered_domain":{quoted(registered)}' if registered else members
+    members += f',"domain":{_quoted(domain)}' if domain else ""
+    return f'{members},"registered_domain":{_quoted(registered)}' if registered else members
 
 
 def _nat(place: Place, translated: Place, port: str | None, translated_port: str | None) -> str:
-    """Write what REPLY has otherwise than ORIG."""
-    if translated is place and translated_port == port:
-        return ""
-    ip = f'"ip":"{translated.ip}"' if translated.ip != place.ip else ""
+    """Return what REPLY has otherwise than ORIG, behind a comma."""
+    ip = "" if translated is place or translated.ip == place.ip else f'"ip":"{translated.ip}"'
     if translated_port == port or translated_port is None:
         return f',"nat":{{{ip}}}' if ip else ""
     return f',"nat":{{{ip}{"," if ip else ""}"port":{translated_port}}}'

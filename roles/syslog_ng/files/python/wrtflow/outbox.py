@@ -79,10 +79,10 @@ class Outbox:
         """Go on counting from what the state has."""
         self._kept.load(_count)
 
-    def put(self, index: str, identity: str, document: str) -> None:
-        """Take a document. It becomes the two lines that _bulk takes."""
+    def put(self, document: str) -> None:
+        """Take a document: the two lines that _bulk takes."""
         self._taken += 1
-        self._documents.put(f'{{"create":{{"_index":"{index}","_id":"{identity}"}}}}\n{document}')
+        self._documents.put(document)
 
     def waiting(self) -> int:
         """Count the documents that were put here and are neither settled nor dropped."""

@@ -45,6 +45,11 @@ _foreign = re.compile(r"(ulogd(?:\[[0-9]{1,10}\])?: ?)?\[(?:NEW|UPDATE|DESTROY)\
 # A syslog line has none of these: what comes after one is not its author's.
 _broken = re.compile("[\0\n\v\f\r\x1c-\x1e\x85\u2028\u2029]").search
 
+# Bytes of a line. syslog-ng hands on longer ones in pieces of this size.
+LINE = 8192
+# Bytes of unparsed.log and of the one before it, and characters of each line.
+_UNPARSED = 10 * 1024 * 1024
+_SHOWN = 1000
 _NO_TIMES = (None, None)
 _PORT_MAX = 65535
 _COUNTER_MAX = 10**18 - 1
@@ -59,10 +64,6 @@ _NAMES = {
 _protocols = {str(number): (str(number), _NAMES.get(number, str(number))) for number in range(256)}
 for _number, _name in (*_NAMES.items(), (58, "icmpv6"), (58, "ICMPv6")):
     _protocols[_name] = _protocols[_name.upper()] = _protocols[str(_number)]
-
-
-# Bytes of a line. syslog-ng hands on longer ones in pieces of this size.
-LINE = 8192
 
 
 class Refused(ValueError):  # noqa: N818 (what happens to the line)
@@ -111,10 +112,9 @@ class Line(typing.NamedTuple):
 
 def protocol(written: str) -> tuple[str, str]:
     """Return the number and the name of an IP protocol. Refused where there is none of that name."""
-    try:
-        return _protocols[written]
-    except KeyError:
-        raise Refused("unknown protocol") from None
+    if written not in _protocols:
+        raise Refused("unknown protocol")
+    return _protocols[written]
 
 
 class Reader:
@@ -156,11 +156,9 @@ class Reader:
         stamp, host, program, text = match.groups()
         if program == "ulogd" and _cut(text):
             raise Refused("not a flow as ulogd writes it")
-        foreign = _foreign(text)
-        if foreign and foreign[1]:
-            raise Refused(f"a flow behind {program!r}, which syslog_ng_log_prefix does not name")
-        if foreign:
-            raise Refused("a flow that ulogd did not log")
+        if foreign := _foreign(text):
+            behind = f"a flow behind {program!r}, which syslog_ng_log_prefix does not name"
+            raise Refused(behind if foreign[1] else "a flow that ulogd did not log")
         return Line(stamp, host, program or "", text)
 
 
@@ -229,11 +227,6 @@ def _milliseconds(fields: dict[str, object], name: str) -> int | None:
     if type(seconds) is int and type(micro) is int and 0 < seconds < 253402300800 and 0 <= micro < 10**6:
         return seconds * 1000 + micro // 1000
     return None
-
-
-# Bytes of unparsed.log and of the one before it, and characters of each line.
-_UNPARSED = 10 * 1024 * 1024
-_SHOWN = 1000
 
 
 class Unparsed:

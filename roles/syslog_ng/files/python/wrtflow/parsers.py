@@ -8,16 +8,11 @@ from __future__ import annotations
 
 import typing
 
-from syslogng import (  # type: ignore[import-not-found]
-    LogDestination,
-    LogMessage,
-    LogParser,
-    LogSource,
-)
+from syslogng import LogDestination, LogMessage, LogParser, LogSource  # type: ignore[import-not-found]
 
 from wrtflow import collector as collectors
-from wrtflow import health, settings, store
-from wrtflow.correlate import Ended, Event
+from wrtflow import health, store
+from wrtflow.correlate import Event
 from wrtflow.parse import LINE
 from wrtflow.state import Spool
 
@@ -31,12 +26,9 @@ class _Part:
 
     def init(self, options: dict[str, typing.Any]) -> bool:
         """Start the collector; syslog-ng does not start with settings that can't be used."""
-        try:
-            self.collector = collectors.start()
-        except settings.SettingsError as error:
-            health.say(health.ERROR, f"the settings can't be used: {error}")
-            return False
-        return True
+        if started := collectors.start():
+            self.collector = started
+        return started is not None
 
     def deinit(self) -> None:
         """Stop the collector, when this is its last part."""
@@ -46,7 +38,7 @@ class _Part:
 
 # What the parser before has handed on.
 _event: Event
-_ended: list[Ended]
+_ended: list[Event]
 # Who sent a piece of a line that does not end yet.
 _cut: set[str] = set()
 
