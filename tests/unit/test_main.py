@@ -1,5 +1,6 @@
-"""wrtflow health and wrtflow spool: what a person sees, and the exit status that a monitor sees."""
+"""wrtflow health, ledger and spool: what a person sees, and the exit status that a monitor sees."""
 
+import collections
 import json
 import time
 import typing
@@ -7,8 +8,8 @@ from pathlib import Path
 
 import house
 import pytest
-from wrtflow import __main__, health, store
-from wrtflow.state import Refused, Spool
+from wrtflow import __main__, health, ledger, store
+from wrtflow.state import Refused, Spool, State
 
 
 class Client:
@@ -259,6 +260,27 @@ def test_an_interrupted_resend_loses_and_doubles_nothing(
     assert len(client.taken) == 1200
     assert "700 indexed, 0 there already" in capsys.readouterr().out
     assert Spool(state / "refused.sqlite", 1 << 20).size() == (0, 0)
+
+
+def test_a_loss_in_the_ledger_is_said_and_exits_1(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = State(state / "state.sqlite")
+    table = kept.table("ledger", dict, numbered=True)
+    kept.open()
+    now = int(time.time() // 60)
+    table.put(now - 1, ledger.Row(60_000, collections.Counter({"flows": 3, "indexed": 2})).text())
+    table.put(now - 120, ledger.Row(60_000, collections.Counter({"flows": 5, "indexed": 5})).text())
+    kept.save()
+    assert run(state, "ledger") == 1
+    assert "1 documents were made, and it is not known that they were stored" in capsys.readouterr().out
+    assert run(state, "ledger", "--json", "--since", "3h", "--until", "90m") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["counts"], told["ms"], told["differences"]) == ({"flows": 5, "indexed": 5}, 60_000, [])
+    kept.close()
+
+
+def test_a_ledger_that_can_not_be_read_is_named(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(state, "ledger") == 1
+    assert f"{state}/state.sqlite can't be read" in capsys.readouterr().err
 
 
 def test_good_settings_pass_without_a_word(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
