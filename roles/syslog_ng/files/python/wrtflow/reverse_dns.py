@@ -86,7 +86,7 @@ class ReverseDns:
             self._threads[-1].start()
 
     def stop(self) -> None:
-        """Stop asking. A thread that waits for an answer gets a moment; if none comes, it ends after its timeout."""
+        """Stop asking. A thread that waits for an answer gets a moment; if none comes, it ends a few seconds later."""
         self._closed.set()
         with self._ready:
             self._ready.notify_all()
