@@ -529,6 +529,38 @@ def test_a_flow_that_ends_once_more_after_a_kill_is_one_document(chain):
     assert len(set(chain.identities)) == 1
 
 
+@pytest.mark.parametrize("full", [False, True], ids=["kill", "stop with a full disk"])
+def test_a_ping_that_ended_before_the_collector_takes_no_other_one_s_end(chain, full):
+    chain.restart()
+    chain.send(line("NEW", ping=True))
+    chain.keep()
+    chain.send(line("DESTROY", ping=True, octets=(84, 84)))
+    if full:
+        chain.collector.state._write = lambda changed: (_ for _ in ()).throw(OSError("no space"))
+    chain.restart(kill=not full)
+    for octets in (85, 86):
+        chain.clock.passes(10 * SECOND)
+        chain.send(line("NEW", ping=True))
+        chain.clock.passes(10 * SECOND)
+        (found,) = chain.send(line("DESTROY", ping=True, octets=(octets, octets)))
+        assert seconds(found) == 10
+    assert len(set(chain.identities)) == 3
+
+
+@pytest.mark.parametrize("reload", [False, True])
+def test_pings_go_on_first_in_first_out_after_a_stop(chain, reload):
+    chain.send(line("NEW", ping=True))
+    chain.restart(kill=True)
+    for _ in range(2):
+        chain.clock.passes(10 * SECOND)
+        chain.send(line("NEW", ping=True))
+    chain.reload(flow_timeout=3600) if reload else chain.restart()
+    chain.clock.passes(10 * SECOND)
+    chain.send(line("NEW", ping=True))
+    durations = [seconds(chain.send(line("DESTROY", ping=True, octets=(n, n)))[0]) for n in (84, 85, 86)]
+    assert durations == [20, 10, 0]
+
+
 def test_numbers_of_flows_never_come_again(chain):
     """Not after a kill -9 that made the collector forget which it had used, and not after a flood."""
     for _ in range(3):

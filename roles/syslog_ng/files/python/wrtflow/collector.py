@@ -112,6 +112,7 @@ class Collector:
             for router in self._routers:
                 router.unmarked = noted.get(f"unmarked {router.id}", 0)
             self._began = self.clock.now()
+        self.correlate.start()
         self.names.start()
         self._finished = False
         self._stop.clear()

@@ -96,6 +96,11 @@ class Correlate:
         self._last: collections.deque[tuple[tuple[str, str], str]] = collections.deque(maxlen=_ENDS_KEPT)
         self._table = state.table("open", self._dump, once=True, numbered=True)
         self._ended: Table[str] = state.table("ended", self._dump_ended)
+        # Has a row if the last process ended properly and could write.
+        self._stopped = state.table("stopped", lambda: [("stopped", True)] if self._is_stopped else [])
+        self._is_stopped = False
+        # After another end, flows up to this number may have ended without the file knowing.
+        self._unsure = 0
         self._counts = counts
 
     def __len__(self) -> int:
@@ -134,6 +139,13 @@ class Correlate:
                 self._ended.delete(" ".join(line))
             else:
                 self._remember(line, hash(line), end)
+        if not any(self._stopped.load(lambda *row: row)):
+            self._unsure = self._number
+
+    def start(self) -> None:
+        """Note that a stop is still to come."""
+        self._is_stopped = False
+        self._stopped.delete("stopped")
 
     def opens(self, event: Event, name: str | None) -> list[Event]:
         """Take a NEW; name: its site's, as it was asked for. Returns a flow whose DESTROY was lost.
@@ -218,11 +230,19 @@ class Correlate:
 
     def stop(self) -> None:
         """Have the last ends written for the next start."""
-        self._ended.whole = True
+        self._ended.whole = self._is_stopped = True
+        self._stopped.put("stopped", True)
 
     def _first(self, router: Router, read: Flow, anywhere: bool) -> Open | None:
-        """Return the flow of a tuple that began first: of this router, or (anywhere) of one that it was."""
+        """Return the flow of a tuple that began first: of this router, or (anywhere) of one that it was.
+
+        A flow that may have ended before a kill would give its id to the end of another: the last one goes first then.
+        """
         known = router.tuples.get(read.tuple)
+        if isinstance(known, collections.OrderedDict):
+            first, last = next(iter(known.values())), next(reversed(known.values()))
+            if first.number <= self._unsure < last.number:
+                return last
         if anywhere and (known is None or not read.distinct):
             earlier = (_oldest(one.tuples.get(read.tuple)) for one in self._routers.earlier(router))
             return min(filter(None, (_oldest(known), *earlier)), key=lambda flow: flow.number, default=None)
