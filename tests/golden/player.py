@@ -365,7 +365,8 @@ class Player:
 
     def _step(self) -> None:
         # Documents know milliseconds.
-        self._collector.steps.append(int(time.time() * 1000) / 1000)
+        # A document's time may be some ms early: it is the steady clock's, moved to the wall clock.
+        self._collector.steps.append(int(time.time() * 1000 - 5) / 1000)
 
     def _seconds(self, moment: re.Match[str]) -> str:
         return str(int(self._collector.steps[0]) + int(moment[1]))

@@ -238,5 +238,5 @@ def test_a_row_is_small(chain):
     chain.clock.passes(MINUTE)
     chain.keep()
     (text,) = [text for minute, text in chain.collector._ledger._rows.items() if minute]
-    assert len(text) < 600
+    assert len(text) < 600, text
     assert json.loads(text)
