@@ -1,8 +1,6 @@
 """The whole chain: send traffic through the router, compare the documents with the kernel's counters."""
 
 import json
-import os
-import subprocess
 
 import chain
 import lab
@@ -113,13 +111,8 @@ def test_each_minute_has_its_health_documents(run):
 
 
 def doctor(*options: str) -> tuple[int, str]:
-    """Return the doctor's exit status and output."""
-    done = subprocess.run(
-        ["ansible-playbook", "--inventory", "inventory/lab", "playbooks/verify.yml", *options],
-        cwd=lab.PROJECT, env={**os.environ, "MOLECULE_PROJECT_DIRECTORY": str(lab.PROJECT)},
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    return done.returncode, done.stdout + done.stderr
+    """Return the doctor's exit status, and its output on one line."""
+    return lab.deploy("verify.yml", None, *options)
 
 
 def test_the_doctor_finds_nothing_wrong_and_a_test_flow_comes_through(run):

@@ -3,7 +3,6 @@
 import hashlib
 import importlib.util
 import json
-import os
 import ssl
 import subprocess
 import sys
@@ -13,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import lab
 import pytest
 
-PROJECT = Path(__file__).parents[3]
 MAXMIND = "https://198.18.1.80:8443"
 #: In the lab's databases, and not in MaxMind's.
 SHENZHEN = "198.18.2.80"
@@ -23,7 +22,7 @@ SHENZHEN = "198.18.2.80"
 
 def load(name: str, path: str) -> ModuleType:
     """Import a file that is in no package."""
-    specification = importlib.util.spec_from_file_location(name, PROJECT / path)
+    specification = importlib.util.spec_from_file_location(name, lab.PROJECT / path)
     module = importlib.util.module_from_spec(specification)
     sys.modules[name] = module
     specification.loader.exec_module(module)
@@ -122,21 +121,14 @@ def rotate(*arguments: str, playbook: str = "rotate-geolite") -> tuple[int, str]
         "geolite_account_id": maxmind.ACCOUNT,
         "geolite_license_key": maxmind.KEY,
     }
-    done = subprocess.run(
-        [
-            *("ansible-playbook", "--inventory", "inventory/lab/hosts.yml", f"playbooks/{playbook}.yml"),
-            *("--extra-vars", json.dumps(variables), *arguments),
-        ],
-        cwd=PROJECT,
-        env={**os.environ, "MOLECULE_PROJECT_DIRECTORY": str(PROJECT), "ANSIBLE_FORCE_COLOR": "0"},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-    )  # fmt: skip
-    return done.returncode, " ".join(done.stdout.split())
+    return lab.deploy(f"{playbook}.yml", variables, *arguments)
 
 
 def make_databases(folder: Path, *built: str) -> None:
     """Write the lab's databases, built at a time (ISO 8601, UTC) or just now."""
-    subprocess.run([sys.executable, PROJECT / "molecule/images/geolite/make.py", folder, *built], check=True)
+    subprocess.run(
+        [sys.executable, lab.PROJECT / "molecule/images/geolite/make.py", folder, *built], check=True
+    )
 
 
 @pytest.fixture(scope="session")
@@ -167,7 +159,7 @@ def made(tmp_path_factory) -> Path:
 def full_size() -> Path:
     """A City database of full size."""
     found = subprocess.run(
-        PROJECT / "molecule/geolite/full-size.sh", stdout=subprocess.PIPE, text=True, check=True
+        lab.PROJECT / "molecule/geolite/full-size.sh", stdout=subprocess.PIPE, text=True, check=True
     )
     return Path(found.stdout.strip())
 
