@@ -439,7 +439,7 @@ class Spool:
         Damaged rows are left out.
         """
         query = "SELECT id, record FROM refused WHERE id > ? AND id <= ? ORDER BY id LIMIT ?"
-        done, last = 0, self._ends()[1]
+        done, last, _ = self._kept()
         while rows := self._read(query, done, last, most):
             done = rows[-1][0]
             yield done, [document for _, record in rows if (document := _refused(record))]
@@ -455,14 +455,15 @@ class Spool:
 
     def size(self) -> tuple[int, int]:
         """Return what is kept: documents, bytes."""
-        first, last = self._ends()
+        before, last, used = self._kept()
         # The oldest go first, so the numbers have no gaps.
-        return (last - first + 1, self._read(_USED)[0][0]) if last else (0, 0)
+        return last - before, used
 
-    def _ends(self) -> tuple[int, int]:
-        """Return the numbers of the first and of the last document; 0 if there is none."""
-        found = self._read("SELECT (SELECT min(id) FROM refused), (SELECT max(id) FROM refused)")
-        return found[0] if found and found[0][0] else (0, 0)
+    def _kept(self) -> tuple[int, int, int]:
+        """Return the number before the first document's, the last one's, and the bytes; 0 if there is none."""
+        ends = "(SELECT min(id) - 1 FROM refused), (SELECT max(id) FROM refused)"
+        found = self._read(f"SELECT {ends}, ({_USED})")
+        return found[0] if found and found[0][1] else (0, 0, 0)
 
     def _read(self, query: str, *values: int) -> list[tuple[Any, ...]]:
         with contextlib.suppress(sqlite3.Error), self._open("ro") as database:
