@@ -538,6 +538,9 @@ def test_a_ping_that_ended_before_the_collector_takes_no_other_one_s_end(chain, 
     if full:
         chain.collector.state._write = lambda changed: (_ for _ in ()).throw(OSError("no space"))
     chain.restart(kill=not full)
+    # It is open again, and stays so over a stop.
+    chain.keep()
+    chain.restart()
     for octets in (85, 86):
         chain.clock.passes(10 * SECOND)
         chain.send(line("NEW", ping=True))

@@ -96,11 +96,13 @@ class Correlate:
         self._last: collections.deque[tuple[tuple[str, str], str]] = collections.deque(maxlen=_ENDS_KEPT)
         self._table = state.table("open", self._dump, once=True, numbered=True)
         self._ended: Table[str] = state.table("ended", self._dump_ended)
-        # Has a row if the last process ended properly and could write.
-        self._stopped = state.table("stopped", lambda: [("stopped", True)] if self._is_stopped else [])
-        self._is_stopped = False
-        # After another end, flows up to this number may have ended without the file knowing.
+        # After a kill, flows up to this number may have ended without the file knowing.
         self._unsure = 0
+        # Has that number if the last process ended properly and could write.
+        self._stopped = state.table(
+            "stopped", lambda: [("stopped", self._unsure)] if self._is_stopped else []
+        )
+        self._is_stopped = False
         self._counts = counts
 
     def __len__(self) -> int:
@@ -139,8 +141,7 @@ class Correlate:
                 self._ended.delete(" ".join(line))
             else:
                 self._remember(line, hash(line), end)
-        if not any(self._stopped.load(lambda *row: row)):
-            self._unsure = self._number
+        self._unsure = next(self._stopped.load(lambda _, number: int(number)), self._number)
 
     def start(self) -> None:
         """Note that a stop is still to come."""
@@ -231,7 +232,7 @@ class Correlate:
     def stop(self) -> None:
         """Have the last ends written for the next start."""
         self._ended.whole = self._is_stopped = True
-        self._stopped.put("stopped", True)
+        self._stopped.put("stopped", self._unsure)
 
     def _first(self, router: Router, read: Flow, anywhere: bool) -> Open | None:
         """Return the flow of a tuple that began first: of this router, or (anywhere) of one that it was.
