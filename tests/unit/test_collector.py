@@ -342,7 +342,7 @@ def test_the_name_is_what_was_asked_before_the_flow(chain):
     (found,) = chain.send(line("DESTROY"))
     assert found["destination"]["domain"] == "bank.example"
     assert found["wrtflow"]["domain_source"] == "dns"
-    assert chain.names.asked_at == [(LAPTOP, SITE, None)]
+    assert chain.names.asked_at == [(LAPTOP, SITE, START)]
 
 
 def test_an_answer_that_came_after_the_flow_is_not_asked_for(chain):
@@ -352,7 +352,7 @@ def test_an_answer_that_came_after_the_flow_is_not_asked_for(chain):
     chain.send(line("DESTROY"))
     # Without a NEW nobody knows when it began.
     chain.send(line("DESTROY", TABLET))
-    assert chain.names.asked_at == [(LAPTOP, SITE, None), (TABLET, SITE, None)]
+    assert chain.names.asked_at == [(LAPTOP, SITE, START), (TABLET, SITE, None)]
 
 
 @pytest.mark.parametrize("via", ["ptr", "ptr_unconfirmed"])

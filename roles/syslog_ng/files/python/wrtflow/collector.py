@@ -155,7 +155,7 @@ class Collector:
         with self._lock:
             if event.read.event == "DESTROY":
                 return self.correlate.ends(event)
-            return self.correlate.opens(event, self.enrich.asked(event.ends))
+            return self.correlate.opens(event, self.enrich.asked(event.ends, None, event.at))
 
     def enriched(self, ended: list[Event]) -> None:
         """Put the documents of ended flows into the outbox."""
