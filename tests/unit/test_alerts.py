@@ -392,7 +392,7 @@ class TestChain:
         }  # fmt: skip
         house.look()
         assert house.look(5) == [
-            "The disk of node is filling up: it is 90% full; to delete network-2025.01 frees 2.5 GB"
+            "The disk of node is filling up: it is 90% full; deleting network-2025.01 frees 2.5 GB"
         ]
         # The current month must stay.
         house.core.sizes = {f"network-{time.strftime('%Y.%m', time.gmtime())}": 9}

@@ -160,7 +160,7 @@ def _storage(
             if share * 100 >= rule.full:
                 what = f"it is {share:.0%} full"
                 for month, octets in list(storage.months().items())[:1]:
-                    what += f"; to delete {month} frees {octets / 1e9:.1f} GB"
+                    what += f"; deleting {month} frees {octets / 1e9:.1f} GB"
                 found.wrong.append(Condition("disk", name, what))
     # An access point has no flow while nobody is near it.
     recent: list[Json] = [

@@ -43,10 +43,10 @@ _DUID = re.compile("(?:00010001.{8}|00030001)(..)(..)(..)(..)(..)(..)")
 _NOBODY = None, 0
 # Replaced: what made room for the same device's next. Refused: what found no room.
 _COUNTED = (
-    "addresses_replaced addresses_refused dns_answers dns_queries dns_queries_refused"
-    " dns_queries_replaced dns_refused dns_replaced names_invalid ptr_asked ptr_dropped ptr_failed ptr_found"
-    " ptr_none ptr_unconfirmed"
-)
+    "addresses_replaced", "addresses_refused", "dns_answers", "dns_queries", "dns_queries_refused",
+    "dns_queries_replaced", "dns_refused", "dns_replaced", "names_invalid", "ptr_asked", "ptr_dropped",
+    "ptr_failed", "ptr_found", "ptr_none", "ptr_unconfirmed",
+)  # fmt: skip
 
 
 class Device(NamedTuple):
@@ -175,7 +175,7 @@ class Names:
     def stats(self) -> dict[str, int]:
         """Return the counters since the start, and the present sizes, for the health record."""
         return {
-            **dict.fromkeys(_COUNTED.split(), 0),
+            **dict.fromkeys(_COUNTED, 0),
             **(self._passive.counts + self._reverse.counts + self.counts),
             "dns_kept": len(self._passive.records),
             "ptr_waiting": self._reverse.waiting,

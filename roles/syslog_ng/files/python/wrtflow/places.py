@@ -29,7 +29,10 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 # Their addresses never leave their link: they are never looked up, and always at home.
-_LINK = "0.0.0.0/8 127.0.0.0/8 169.254.0.0/16 224.0.0.0/4 255.255.255.255 :: ::1 fe80::/10 ff00::/8"
+_LINK = (
+    "0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "255.255.255.255",
+    "::", "::1", "fe80::/10", "ff00::/8",
+)  # fmt: skip
 # The widest networks that a router may report, by IP version: a false line must not turn the world into the house.
 _WIDEST = {4: 16, 6: 44}
 # Networks of one sender's routers, of all, and of one router that reports none.
@@ -144,7 +147,7 @@ class Places(dict[str, Place]):
     ) -> None:
         """configured: home networks in CIDR."""
         super().__init__()
-        self._configured = (*_LINK.split(), *configured)
+        self._configured = (*_LINK, *configured)
         self._left_out, self._databases, self._clock = left_out, databases, clock
         # By router: its networks, and until when each is at home (ms, steady).
         self._told: Rows[dict[str, int]] = Rows(state, "networks", lambda told: list(told.items()))

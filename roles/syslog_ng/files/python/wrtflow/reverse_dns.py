@@ -33,9 +33,8 @@ STALE = 86_400_000  # ms to go on using an expired name until there is another a
 _CANDIDATES = 3  # names of one address that are looked up
 _LAST_MOMENT = 0.4  # seconds that a stop waits: syslog-ng stands still meanwhile
 
-Entry = tuple[
-    str | None, bool, int
-]  # name, or None if there is none; whether it is confirmed; valid until (ms, steady)
+# Name, or None if there is none; whether it is confirmed; valid until (ms, steady).
+Entry = tuple[str | None, bool, int]
 
 
 class ReverseDns:
